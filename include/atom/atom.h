@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Atom: quantize, evaluate and run Llama-family models at 4 bits.
+ *
+ * Every function that can fail returns enum atom_status and writes a sentence into `err` (which may be NULL).
+ * On failure out parameters are left untouched and nothing needs to be freed. Objects are opaque; close and free
+ * accept NULL. A model and a tokenizer may be shared by threads; a session belongs to one thread at a time.
+ * The library prints nothing and never exits: progress is told through callbacks. */
+#ifndef ATOM_ATOM_H
+#define ATOM_ATOM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define ATOM_API __attribute__((visibility("default")))
+#else
+#define ATOM_API
+#endif
+
+#define ATOM_VERSION "0.1.0"
+
+/* ---- status ---------------------------------------------------------------------------------------------------- */
+
+enum atom_status {
+    ATOM_OK = 0,
+    ATOM_ERR_INVALID,     /* an argument or option is out of range */
+    ATOM_ERR_IO,          /* open, read, write or rename failed */
+    ATOM_ERR_NOSPACE,     /* the disk is full */
+    ATOM_ERR_FORMAT,      /* a file does not say what it should */
+    ATOM_ERR_UNSUPPORTED, /* well-formed, but not done here */
+    ATOM_ERR_NOMEM,
+    ATOM_ERR_NUMERIC,     /* a NaN or an infinity where a number was needed */
+    ATOM_ERR_CAPACITY,    /* more tokens or sequences than were asked for at creation */
+    ATOM_ERR_CANCELLED    /* a callback asked to stop */
+};
+
+struct atom_error {
+    enum atom_status code;
+    char message[1000];
+};
+
+/* A short word for a status ("io", "format", ...). Never NULL. */
+ATOM_API const char *atom_status_name(enum atom_status status);
+ATOM_API const char *atom_version(void);
+
+/* ---- process-wide runtime ---------------------------------------------------------------------------------------- */
+
+struct atom_runtime_options {
+    int threads;     /* 0: one per processor this process may use */
+    const char *cpu; /* NULL: the best tier here; "scalar", "avx2" or "avx512" narrows it */
+};
+
+/* Chooses the tier and starts the thread pool. Call once, before any other call that computes; `opt` may be NULL.
+ * A second call replaces tier and pool; no other call may run meanwhile. */
+ATOM_API enum atom_status atom_runtime_init(const struct atom_runtime_options *opt, struct atom_error *err);
+ATOM_API void atom_runtime_fini(void);
+ATOM_API int atom_runtime_threads(void);
+ATOM_API const char *atom_runtime_cpu(void); /* "scalar", "avx2" or "avx512" */
+
+/* ---- progress ---------------------------------------------------------------------------------------------------- */
+
+struct atom_progress {
+    const char *phase; /* a few words: "quantize", "perplexity" */
+    const char *unit;  /* what done and total count: "layer", "token" */
+    double done, total;
+    const char *note; /* one finished line worth keeping (an error per linear), or NULL */
+};
+
+/* Called from the thread that called the library. Returning false asks the work to stop with ATOM_ERR_CANCELLED. */
+typedef bool atom_progress_fn(void *user, const struct atom_progress *p);
+
+/* ---- tokenizer --------------------------------------------------------------------------------------------------- */
+
+struct atom_tokenizer;
+
+/* `path` is a tokenizer.json or a directory that holds one. */
+ATOM_API enum atom_status atom_tokenizer_open(const char *path, struct atom_tokenizer **out, struct atom_error *err);
+ATOM_API void atom_tokenizer_close(struct atom_tokenizer *tok);
+/* One more than the largest id, added tokens included. */
+ATOM_API int atom_tokenizer_vocab_size(const struct atom_tokenizer *tok);
+/* The id of a token spelled as in tokenizer.json (added tokens first), or -1. */
+ATOM_API int atom_tokenizer_token_id(const struct atom_tokenizer *tok, const char *content);
+/* True when the post-processor puts a token in front of a text. */
+ATOM_API bool atom_tokenizer_adds_bos(const struct atom_tokenizer *tok);
+
+struct atom_ids {
+    int32_t *ids;
+    size_t n;
+};
+ATOM_API void atom_ids_free(struct atom_ids *ids);
+
+enum {
+    ATOM_ENCODE_POST = 1,     /* run the post-processor (BOS in front, for Llama) */
+    ATOM_ENCODE_NO_ADDED = 2, /* treat the spelling of added tokens in the text as plain text */
+    ATOM_DECODE_SKIP_SPECIAL = 4
+};
+
+/* Text need not end in NUL and may hold NUL bytes. Bytes that are not UTF-8 are an error naming the offset.
+ * Threads may encode and decode with one tokenizer at once. */
+ATOM_API enum atom_status atom_tokenizer_encode(const struct atom_tokenizer *tok, const char *text, size_t n_bytes,
+                                                unsigned flags, struct atom_ids *out, struct atom_error *err);
+/* *text is malloc'd, NUL-terminated (n_bytes does not count that); the caller frees it. Ids outside the vocabulary are
+ * an error. Bytes that do not form UTF-8 become U+FFFD. */
+ATOM_API enum atom_status atom_tokenizer_decode(const struct atom_tokenizer *tok, const int32_t *ids, size_t n,
+                                                unsigned flags, char **text, size_t *n_bytes, struct atom_error *err);
+
+/* Decodes token by token: what comes out in total equals atom_tokenizer_decode of all ids, and each piece holds whole
+ * UTF-8 characters only. */
+struct atom_stream_decoder;
+ATOM_API enum atom_status atom_stream_decoder_create(const struct atom_tokenizer *tok, unsigned flags,
+                                                     struct atom_stream_decoder **out, struct atom_error *err);
+ATOM_API void atom_stream_decoder_free(struct atom_stream_decoder *dec);
+/* *text stays the decoder's, valid until the next call; it may be empty. */
+ATOM_API enum atom_status atom_stream_decoder_push(struct atom_stream_decoder *dec, int32_t id, const char **text,
+                                                   size_t *n_bytes, struct atom_error *err);
+/* What was held back (an unfinished character becomes U+FFFD). */
+ATOM_API enum atom_status atom_stream_decoder_finish(struct atom_stream_decoder *dec, const char **text,
+                                                     size_t *n_bytes, struct atom_error *err);
+
+/* ---- scheme: every parameter of the arithmetic (docs/design.md, section 3) --------------------------------------- */
+
+enum atom_kv_rope { ATOM_KV_PRE = 0, ATOM_KV_POST = 1 };
+enum { ATOM_ROTATE_QK = 1, ATOM_ROTATE_V = 2 };
+
+struct atom_scheme {
+    int wbits;          /* 16 (as stored), 8, 4, 3, 2 */
+    int abits;          /* 16 (float32), 8, 4, 3 */
+    int kvbits;         /* 16 (half precision), 8, 4, 3 */
+    int group;          /* input channels per scale; 0: a whole row */
+    int outliers;       /* channels per site kept in INT8 */
+    int rows_per_scale; /* output rows per weight scale */
+    float act_clip, weight_clip, kv_clip;
+    bool clip_search;   /* weight_clip is the upper end of a search for each group's best ratio */
+    enum atom_kv_rope kv_rope;
+    unsigned rotate; /* ATOM_ROTATE_* */
+    int lm_head_bits; /* 16 or 8 */
+    bool gptq;
+};
+
+/* "paper" or "default"; outliers is then capped by the caller at a quarter of each site's channels. */
+ATOM_API enum atom_status atom_scheme_recipe(const char *name, struct atom_scheme *out, struct atom_error *err);
+
+/* ---- quantize ---------------------------------------------------------------------------------------------------- */
+
+struct atom_quantize_options {
+    const char *model;      /* Hugging Face directory */
+    const char *out;        /* directory to make */
+    const char *calib;      /* text file, tokenized as one string with one BOS; or, with calib_ids, JSON lines of ids */
+    int samples;            /* windows: the first N of the file */
+    int window;             /* tokens a window */
+    struct atom_scheme scheme;
+    bool resume;            /* go on from OUT.partial if model, calibration and options are the same */
+    bool overwrite;         /* exchange an existing OUT as a whole */
+    atom_progress_fn *progress; /* may be NULL */
+    void *user;
+};
+
+ATOM_API enum atom_status atom_quantize(const struct atom_quantize_options *opt, struct atom_error *err);
+
+/* ---- model ------------------------------------------------------------------------------------------------------- */
+
+struct atom_model;
+
+struct atom_model_info {
+    int hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_position;
+    bool quantized;
+    struct atom_scheme scheme; /* 16/16/16 for a float model */
+    int bos;                   /* -1: none */
+    int n_eos;
+    int eos[8];
+};
+
+/* Opens a Hugging Face directory, float or quantized by atom, with its tokenizer. */
+ATOM_API enum atom_status atom_model_open(const char *dir, struct atom_model **out, struct atom_error *err);
+ATOM_API void atom_model_close(struct atom_model *model);
+ATOM_API const struct atom_model_info *atom_model_info(const struct atom_model *model);
+ATOM_API const struct atom_tokenizer *atom_model_tokenizer(const struct atom_model *model);
+
+/* ---- session: sequences over one paged KV cache ------------------------------------------------------------------- */
+
+struct atom_session;
+
+struct atom_session_options {
+    int max_sequences; /* 0: 1 */
+    int max_positions; /* positions of all sequences together; 0: the model's max_position */
+    int step_tokens;   /* most tokens in one step; 0: 512 */
+};
+
+/* New tokens of one sequence in a step. */
+struct atom_step_seq {
+    int sequence; /* from atom_session_add */
+    const int32_t *tokens;
+    int n_tokens;
+    enum atom_status status; /* out: ATOM_ERR_NUMERIC when this sequence met a NaN or an infinity; it then has ended */
+};
+
+ATOM_API enum atom_status atom_session_create(struct atom_model *model, const struct atom_session_options *opt,
+                                              struct atom_session **out, struct atom_error *err);
+ATOM_API void atom_session_free(struct atom_session *s);
+ATOM_API enum atom_status atom_session_add(struct atom_session *s, int *sequence, struct atom_error *err);
+ATOM_API void atom_session_remove(struct atom_session *s, int sequence);
+ATOM_API int atom_session_length(const struct atom_session *s, int sequence);
+/* Appends tokens to sequences in one forward pass; prompts and single tokens mix freely. On failure no sequence has
+ * grown, except that those with a status have ended; err names layer and site. */
+ATOM_API enum atom_status atom_session_step(struct atom_session *s, struct atom_step_seq *seqs, int n_seqs,
+                                            struct atom_error *err);
+/* Logits [n, vocab] after token rows[i] of the last step (rows count tokens in the order given to the step). */
+ATOM_API enum atom_status atom_session_logits(struct atom_session *s, const int *rows, int n, float *logits,
+                                              struct atom_error *err);
+
+/* ---- generate ---------------------------------------------------------------------------------------------------- */
+
+struct atom_sampling {
+    float temperature; /* 0: greedy */
+    float top_p;       /* 0 or 1: off */
+    int top_k;         /* 0: off */
+    uint64_t seed;
+};
+
+/* One token from logits [n]; `counter` numbers the draws of a sequence, so a seed gives the same text whatever the
+ * batch. scratch holds n pairs (see atom_sample_scratch_bytes). */
+ATOM_API size_t atom_sample_scratch_bytes(int n);
+ATOM_API int32_t atom_sample(const struct atom_sampling *sp, uint64_t counter, const float *logits, int n,
+                             void *scratch);
+
+/* ---- evaluate ---------------------------------------------------------------------------------------------------- */
+
+struct atom_ppl_options {
+    int window; /* 0: 1024 */
+    int max_windows; /* 0: all */
+    atom_progress_fn *progress;
+    void *user;
+};
+
+struct atom_ppl_result {
+    double ppl, nll;     /* nll: mean, natural log, per scored token */
+    int64_t tokens;      /* scored */
+    int64_t windows;
+    int64_t dropped;     /* tokens of the last, short window */
+};
+
+/* The text is one string with one BOS, cut into windows that do not overlap; the first token of each is not scored. */
+ATOM_API enum atom_status atom_eval_ppl(struct atom_model *model, const char *text, size_t n_bytes,
+                                        const struct atom_ppl_options *opt, struct atom_ppl_result *out,
+                                        struct atom_error *err);
+
+/* ---- inspect ----------------------------------------------------------------------------------------------------- */
+
+/* A JSON object that says what a checkpoint holds: config, scheme, bytes by kind, bits per weight, tensors, and for
+ * each quantized linear the error it ended with. malloc'd; the caller frees it. */
+ATOM_API enum atom_status atom_inspect(const char *dir, char **json, struct atom_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

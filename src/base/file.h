@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files: read whole, map, write with checks, move into place. */
+#ifndef ATOM_BASE_FILE_H
+#define ATOM_BASE_FILE_H
+
+#include "base/error.h"
+
+/* A read-only mapping. If the file is cut short while mapped, reads of the lost part give zeros and
+ * atom_map_is_whole turns false, instead of SIGBUS ending the process (a handler that passes on every fault outside
+ * these mappings is installed with the first map). */
+struct atom_map {
+    const uint8_t *data;
+    size_t n_bytes;
+    int slot;
+};
+
+/* Maps a regular file; an empty file gives n_bytes 0 and data NULL. */
+enum atom_status atom_map_open(const char *path, struct atom_map *out, struct atom_error *err);
+void atom_map_close(struct atom_map *map);
+bool atom_map_is_whole(const struct atom_map *map);
+
+/* *data is malloc'd with a NUL after the last byte. Files over max_bytes are refused. */
+enum atom_status atom_file_read(const char *path, size_t max_bytes, char **data, size_t *n_bytes,
+                                struct atom_error *err);
+
+/* dir + "/" + name, malloc'd; NULL when out of memory. */
+char *atom_path_join(const char *dir, const char *name);
+
+/* Creates or replaces the file, writes all of it and syncs it to disk. */
+enum atom_status atom_file_write(const char *path, const void *data, size_t n_bytes, struct atom_error *err);
+enum atom_status atom_file_copy(const char *from, const char *to, struct atom_error *err);
+
+/* Writes all n bytes at the file's position, going on after short writes and EINTR. */
+enum atom_status atom_write_all(int fd, const char *path, const void *data, size_t n_bytes, struct atom_error *err);
+enum atom_status atom_dir_sync(const char *dir, struct atom_error *err);
+
+/* Puts directory `from` in the place of `to` in one step; if `to` exists it is exchanged whole and the old content is
+ * then deleted. */
+enum atom_status atom_dir_replace(const char *from, const char *to, struct atom_error *err);
+/* Deletes a directory of plain files (one level). Nothing there: fine. */
+enum atom_status atom_dir_delete(const char *dir, struct atom_error *err);
+
+#endif
