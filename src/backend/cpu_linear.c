@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linears on the CPU: repacking into panels of 32 rows, and the loop over panels and tokens. */
+#include "backend/cpu.h"
+#include "base/half.h"
+#include "base/thread.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- packing ----------------------------------------------------------------------------------------------------- */
+
+static size_t element_bytes(enum atom_weight_kind kind) { return kind == ATOM_W_F32 ? 4 : 2; }
+static bool is_float(enum atom_weight_kind kind) { return kind <= ATOM_W_BF16; }
+
+static size_t panel_bytes(const struct atom_layout *lay, enum atom_weight_kind kind)
+{
+    if (is_float(kind))
+        return (size_t)lay->k * ATOM_PANEL * element_bytes(kind);
+    size_t normal = lay->first_outlier_run < lay->n_runs ? (size_t)lay->runs[lay->first_outlier_run].offset
+                                                         : (size_t)lay->k_padded;
+    size_t outliers = (size_t)lay->k_padded - normal;
+    return (normal * (kind == ATOM_W_NIBBLE ? 8 : 16) + outliers * 16) * 2;
+}
+
+struct packer {
+    struct atom_linear *lin;
+    const struct atom_site *site;
+    const struct atom_linear_part *parts;
+    int n_parts;
+};
+
+static void pack_float_row(const struct packer *pk, const struct atom_linear_part *part, int row, int r, uint8_t *panel)
+{
+    size_t size = element_bytes(part->kind), k = (size_t)pk->site->lay.k;
+    size_t from = (size_t)(part->row_order ? part->row_order[row] : row) * k;
+    const int32_t *order = pk->site->order;
+    for (size_t c = 0; c < k; c++) {
+        size_t at = from + (order ? (size_t)order[c] : c);
+        memcpy(panel + (c * ATOM_PANEL + (size_t)r) * size, (const uint8_t *)part->weight + at * size, size);
+    }
+}
+
+static int stored_q(const struct atom_linear_part *part, int row, int c, int normal)
+{
+    if (part->kind == ATOM_W_BYTE)
+        return ((const int8_t *)part->qweight)[(size_t)row * (size_t)normal + (size_t)c];
+    uint8_t both = part->qweight[(size_t)row * (size_t)((normal + 1) / 2) + (size_t)(c / 2)];
+    return (c % 2 ? both >> 4 : both & 15) - 8;
+}
+
+static void pack_int_row(const struct packer *pk, const struct atom_linear_part *part, int row, int r, uint8_t *panel)
+{
+    const struct atom_layout *lay = &pk->lin->lay;
+    int normal = lay->k - lay->outliers;
+    uint8_t *to = panel + (size_t)(r / 16) * (pk->lin->p.panel_bytes / 2) + (size_t)(r % 16) * 4;
+    for (int i = 0; i < lay->n_runs; i++) {
+        const struct atom_run *run = &lay->runs[i];
+        bool outlier = run->scale == lay->n_groups, nibbles = part->kind == ATOM_W_NIBBLE && !outlier;
+        for (int c = 0; c < run->padded; c++) {
+            int at = run->first + c, q = 0;
+            if (c < run->len)
+                q = outlier ? part->outlier_qweight[(size_t)row * (size_t)lay->outliers + (size_t)(at - normal)]
+                            : stored_q(part, row, at, normal);
+            if (!nibbles)
+                to[(size_t)(c / 4) * 64 + (size_t)(c % 4)] = (uint8_t)(q + 128);
+            else if (c % 8 < 4)
+                to[(size_t)(c / 8) * 64 + (size_t)(c % 4)] = (uint8_t)(q + 8);
+            else
+                to[(size_t)(c / 8) * 64 + (size_t)(c % 4)] |= (uint8_t)((q + 8) << 4);
+        }
+        to += (size_t)run->padded * (nibbles ? 8 : 16);
+    }
+}
+
+static void pack_scales(const struct packer *pk, const struct atom_linear_part *part, int row, int out_row)
+{
+    const struct atom_layout *lay = &pk->lin->lay;
+    uint16_t *to = pk->lin->p.scales + (size_t)(out_row / 16) * (size_t)lay->n_scales * 16 + (size_t)(out_row % 16);
+    const uint16_t *from = part->scales + (size_t)(row / part->rows_per_scale) * (size_t)lay->n_groups;
+    for (int g = 0; g < lay->n_groups; g++)
+        to[g * 16] = from[g];
+    if (lay->outliers)
+        to[lay->n_groups * 16] = part->outlier_scales[row];
+}
+
+/* Rows that pad the last panel: q = 0 everywhere, which the unsigned form stores as 8 or 128. */
+static void pack_empty_row(const struct packer *pk, int r, uint8_t *panel)
+{
+    const struct atom_layout *lay = &pk->lin->lay;
+    uint8_t *to = panel + (size_t)(r / 16) * (pk->lin->p.panel_bytes / 2) + (size_t)(r % 16) * 4;
+    for (int i = 0; i < lay->n_runs; i++) {
+        bool nibbles = pk->lin->p.kind == ATOM_W_NIBBLE && lay->runs[i].scale < lay->n_groups;
+        int steps = lay->runs[i].padded / (nibbles ? 8 : 4);
+        for (int s = 0; s < steps; s++)
+            memset(to + (size_t)s * 64, nibbles ? 0x88 : 0x80, 4);
+        to += (size_t)steps * 64;
+    }
+}
+
+static void pack_panel(void *ctx, int panel, int worker)
+{
+    const struct packer *pk = ctx;
+    struct atom_packed *p = &pk->lin->p;
+    uint8_t *to = p->data + (size_t)panel * p->panel_bytes;
+    (void)worker;
+    for (int r = 0; r < ATOM_PANEL; r++) {
+        int out_row = panel * ATOM_PANEL + r, row = out_row, part = 0;
+        while (part < pk->n_parts && row >= pk->parts[part].n)
+            row -= pk->parts[part++].n;
+        if (part == pk->n_parts) {
+            if (!is_float(p->kind))
+                pack_empty_row(pk, r, to);
+        } else if (is_float(p->kind)) {
+            pack_float_row(pk, &pk->parts[part], row, r, to);
+        } else {
+            pack_int_row(pk, &pk->parts[part], row, r, to);
+            pack_scales(pk, &pk->parts[part], row, out_row);
+        }
+    }
+}
+
+static enum atom_status gather_bias(struct atom_packed *p, const struct atom_linear_part *parts, int n_parts,
+                                    struct atom_error *err)
+{
+    bool any = false;
+    for (int i = 0; i < n_parts; i++)
+        any |= parts[i].bias != NULL;
+    if (!any)
+        return ATOM_OK;
+    p->bias = calloc((size_t)p->n, sizeof *p->bias);
+    if (!p->bias)
+        return atom_fail_nomem(err, (size_t)p->n * sizeof *p->bias);
+    for (int i = 0, at = 0; i < n_parts; at += parts[i++].n)
+        if (parts[i].bias)
+            memcpy(p->bias + at, parts[i].bias, (size_t)parts[i].n * sizeof *p->bias);
+    return ATOM_OK;
+}
+
+enum atom_status atom_cpu_linear_create(const struct atom_site *site, const struct atom_linear_part *parts,
+                                        int n_parts, struct atom_linear **out, struct atom_error *err)
+{
+    const struct atom_layout *lay = &site->lay;
+    enum atom_status st = ATOM_ERR_NOMEM;
+    struct atom_linear *lin = calloc(1, sizeof *lin);
+    if (!lin)
+        return atom_fail_nomem(err, sizeof *lin);
+    st = atom_layout_init(&lin->lay, lay->k, lay->group, lay->outliers, err);
+    if (st)
+        goto fail;
+    struct atom_packed *p = &lin->p;
+    p->kind = parts[0].kind;
+    p->lay = &lin->lay;
+    for (int i = 0; i < n_parts; i++) {
+        assert(parts[i].kind == p->kind);
+        p->n += parts[i].n;
+    }
+    p->n_panels = (p->n + ATOM_PANEL - 1) / ATOM_PANEL;
+    p->panel_bytes = panel_bytes(lay, p->kind);
+    size_t n_bytes = p->panel_bytes * (size_t)p->n_panels;
+    size_t scale_bytes = is_float(p->kind) ? 0 : (size_t)p->n_panels * ATOM_PANEL * (size_t)lay->n_scales * 2;
+    p->data = atom_alloc64(n_bytes);
+    p->scales = scale_bytes ? atom_alloc64(scale_bytes) : NULL;
+    if (!p->data || (scale_bytes && !p->scales)) {
+        st = atom_fail_nomem(err, n_bytes + scale_bytes);
+        goto fail;
+    }
+    st = gather_bias(p, parts, n_parts, err);
+    if (st)
+        goto fail;
+    struct packer pk = {lin, site, parts, n_parts};
+    atom_parallel(p->n_panels, pack_panel, &pk);
+    *out = lin;
+    return ATOM_OK;
+fail:
+    atom_cpu_linear_free(lin);
+    return st;
+}
+
+void atom_cpu_linear_free(struct atom_linear *lin)
+{
+    if (!lin)
+        return;
+    free(lin->p.data);
+    free(lin->p.scales);
+    free(lin->p.bias);
+    atom_layout_fini(&lin->lay);
+    free(lin);
+}
+
+/* ---- running ----------------------------------------------------------------------------------------------------- */
+
+static void read_back_row(void *ctx, int t, int worker)
+{
+    struct atom_work *w = ctx;
+    const struct atom_layout *lay = w->acts.lay;
+    const int8_t *q = w->acts.q + (size_t)t * (size_t)lay->k_padded;
+    const float *scales = w->acts.scales + (size_t)t * (size_t)lay->n_scales;
+    float *x = w->x + (size_t)t * (size_t)lay->k;
+    (void)worker;
+    for (int r = 0; r < lay->n_runs; r++) {
+        const struct atom_run *run = &lay->runs[r];
+        for (int c = 0; c < run->len; c++)
+            x[run->first + c] = (float)q[run->offset + c] * scales[run->scale];
+    }
+}
+
+struct linear_task {
+    struct atom_work *w;
+    const struct atom_packed *p;
+    float *y;
+    size_t ld;
+    bool add, integer;
+    int n_chunks;
+};
+
+static void float_tile(const struct linear_task *task, const struct atom_scratch *s, int panel, int tok0, int n)
+{
+    const struct atom_layout *lay = task->p->lay;
+    const float *x = task->w->x + (size_t)tok0 * (size_t)lay->k;
+    memset(s->tile, 0, (size_t)n * ATOM_PANEL * sizeof *s->tile);
+    for (int r = 0; r < lay->n_runs; r++) {
+        const struct atom_run *run = &lay->runs[r];
+        atom_kern.load_run(task->p, panel, run, s->run);
+        atom_kern.gemm(x + run->first, lay->k, n, s->run, run->len, s->tile, ATOM_PANEL);
+    }
+}
+
+static void run_tile(void *ctx, int i, int worker)
+{
+    const struct linear_task *task = ctx;
+    const struct atom_scratch *s = &task->w->scratch[worker];
+    int panel = i / task->n_chunks, tok0 = i % task->n_chunks * ATOM_TOK_CHUNK;
+    int n = task->w->n_tok - tok0 < ATOM_TOK_CHUNK ? task->w->n_tok - tok0 : ATOM_TOK_CHUNK;
+    if (task->integer) {
+        struct atom_linear_job job = {task->p, &task->w->acts, panel, tok0, tok0 + n, s->tile};
+        atom_kern.linear_int(&job);
+    } else {
+        float_tile(task, s, panel, tok0, n);
+    }
+    int first = panel * ATOM_PANEL, rows = task->p->n - first < ATOM_PANEL ? task->p->n - first : ATOM_PANEL;
+    const float *bias = task->p->bias ? task->p->bias + first : NULL;
+    for (int t = 0; t < n; t++) {
+        float *y = task->y + (size_t)(tok0 + t) * task->ld + (size_t)first;
+        const float *from = s->tile + t * ATOM_PANEL;
+        for (int r = 0; r < rows; r++) {
+            float v = bias ? from[r] + bias[r] : from[r];
+            y[r] = task->add ? y[r] + v : v;
+        }
+    }
+}
+
+void atom_cpu_linear_into(struct atom_work *w, const struct atom_linear *lin, float *y, size_t ld, bool add)
+{
+    const struct atom_packed *p = &lin->p;
+    bool integer = w->acts.q && !is_float(p->kind);
+    assert(w->acts.lay->k == p->lay->k && w->acts.lay->n_runs == p->lay->n_runs);
+    if (!integer && !w->x_ready) {
+        atom_parallel(w->n_tok, read_back_row, w);
+        w->x_ready = true;
+    }
+    struct linear_task task = {w, p, y, ld, add, integer, (w->n_tok + ATOM_TOK_CHUNK - 1) / ATOM_TOK_CHUNK};
+    atom_parallel(p->n_panels * task.n_chunks, run_tile, &task);
+}
+
+void atom_cpu_linear(struct atom_work *w, const struct atom_linear *lin, enum atom_buf dst, bool add)
+{
+    assert(lin->p.n == w->width[dst]);
+    atom_cpu_linear_into(w, lin, w->buf[dst], (size_t)w->width[dst], add);
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/kernels.h"
+
+unsigned atom_cpu_detect(void)
+{
+    unsigned cpu = 0;
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        cpu |= ATOM_CPU_AVX2;
+    if (cpu && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vnni"))
+        cpu |= ATOM_CPU_AVX512;
+    return cpu;
+}
+
+void atom_kernels_init(struct atom_kernels *k, unsigned cpu)
+{
+    atom_kernels_scalar(k);
+    if (cpu & ATOM_CPU_AVX2)
+        atom_kernels_avx2(k);
+    if (cpu & ATOM_CPU_AVX512)
+        atom_kernels_avx512(k);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The CPU kernels: one struct of function pointers, filled by tier.
+ *
+ * Every tier gives the same bits as the scalar one for every input (docs/design.md, section 3): integers are exact;
+ * float sums either run down one chain of fma per element, or in 16 interleaved lanes folded 8-4-2-1. No kernel
+ * allocates, and all may run at once on different outputs. */
+#ifndef ATOM_KERNELS_KERNELS_H
+#define ATOM_KERNELS_KERNELS_H
+
+#include "kernels/layout.h"
+
+enum {
+    ATOM_PANEL = 32,     /* output rows of a weight panel, positions of a key panel */
+    ATOM_PAGE = 16,      /* positions of a KV page */
+    ATOM_CPU_AVX2 = 1,   /* AVX2, FMA and F16C */
+    ATOM_CPU_AVX512 = 2, /* AVX-512 F, BW, VL, DQ and VNNI */
+};
+
+/* ---- packed weights -------------------------------------------------------------------------------------------- */
+
+enum atom_weight_kind { ATOM_W_F32, ATOM_W_F16, ATOM_W_BF16, ATOM_W_NIBBLE, ATOM_W_BYTE };
+
+/* A linear of n output rows over a layout's channels, cut in panels of 32 rows; missing rows are zeros.
+ *
+ * Float kinds: panel = [k][32 rows] elements.
+ * Integer kinds: panel = two blocks of 16 rows one after the other; block = runs in order. A NIBBLE run is
+ * [padded/8][16 rows][4] bytes: the byte of row r and j < 4 in step i holds q+8 of channel 8i+j in its low nibble and
+ * of 8i+4+j in its high one. A BYTE run (and every outlier run) is [padded/4][16 rows][4] bytes q+128. Padding is q=0.
+ * scales: F16 [panel][2 blocks][n_scales][16 rows]. */
+struct atom_packed {
+    enum atom_weight_kind kind;
+    int n;
+    int n_panels;
+    const struct atom_layout *lay;
+    size_t panel_bytes;
+    uint8_t *data; /* 64-byte aligned */
+    uint16_t *scales; /* NULL for float kinds */
+    float *bias;      /* [n] or NULL */
+};
+
+/* ---- quantized activations --------------------------------------------------------------------------------------- */
+
+/* Rows of a site. Integers when q is set; floats in stored order when x is. */
+struct atom_acts {
+    const struct atom_layout *lay;
+    int n_tok;
+    int8_t *q;     /* [n_tok, k_padded], zeros in the padding */
+    float *scales; /* [n_tok, n_scales] */
+    int32_t *sums; /* [n_tok, n_runs]: sum of q over the run */
+    float *x;      /* [n_tok, k] */
+};
+
+/* ---- KV pages ------------------------------------------------------------------------------------------------------ */
+
+enum atom_kv_kind { ATOM_KV_F32, ATOM_KV_F16, ATOM_KV_BYTE, ATOM_KV_NIBBLE };
+
+/* One head's half of a page, 16 positions.
+ * Keys are stored by channel, [channels][16 positions]; values by position, [16 positions][channels]. NIBBLE pairs
+ * channel d (low) with d + head_dim/2 (high), the pair that RoPE rotates. The integer kinds are followed by F16 scale
+ * [16], U8 zero point [16] and 16 bytes of padding. */
+struct atom_kv_shape {
+    enum atom_kv_kind kind;
+    int head_dim; /* even */
+    int bits;     /* 8, 4 or 3 for the integer kinds */
+    float clip;
+    size_t half_bytes; /* bytes of K, or of V, of one head in one page */
+};
+
+/* cos and sin of one page's positions, each [head_dim/2][16 positions]. NULL: keys are not rotated when read. */
+struct atom_rope_page {
+    const float *cos, *sin;
+};
+
+struct atom_linear_job {
+    const struct atom_packed *w;
+    const struct atom_acts *a;
+    int panel;           /* this panel of 32 rows */
+    int tok0, tok1;      /* of these tokens */
+    float *y;            /* [n_tok, 32]: row t - tok0; plain result, no bias */
+};
+
+typedef float atom_sum_squares_fn(const float *x, int n);
+/* out[i] = (x[order[i]] * r) * weight[i]; order NULL: identity */
+typedef void atom_norm_fn(const float *x, const int32_t *order, const float *weight, float r, int n, float *out);
+/* One row of floats in stored order to integers. False when a number is not finite (outputs are then zeros). */
+typedef bool atom_quantize_fn(const float *x, const struct atom_layout *lay, int bits, float clip, int8_t *q,
+                              float *scales, int32_t *sums);
+/* out = gate * sigmoid(gate) * up */
+typedef void atom_silu_mul_fn(const float *gate, const float *up, int n, float *out);
+/* Rotates pairs (x[i], x[i+half]) by cos[i], sin[i]. */
+typedef void atom_rope_fn(float *x, const float *cos, const float *sin, int half);
+/* One head vector: q as bytes [n], F16 scale and zero point. False when a number is not finite. */
+typedef bool atom_kv_quantize_fn(const float *x, int n, int bits, float clip, uint8_t *q, uint16_t *scale,
+                                 uint8_t *zero);
+/* A page's keys as floats, out[d*32 + p] for p < 16. */
+typedef void atom_kv_keys_fn(const struct atom_kv_shape *kv, const uint8_t *page, const struct atom_rope_page *rope,
+                             float *out);
+/* A page's values as floats: position p < n_pos, channel d at out[(d/32)*panel_stride + p*32 + d%32]. Other positions
+ * up to 16, and channels up to a multiple of 32, are zeros. */
+typedef void atom_kv_values_fn(const struct atom_kv_shape *kv, const uint8_t *page, int n_pos, size_t panel_stride,
+                               float *out);
+/* s[i] = exp(s[i] - max) for i < n, 0 up to n_padded (a multiple of 16); n >= 1. */
+typedef void atom_softmax_fn(float *s, int n, int n_padded, float *max, float *sum);
+/* Attention over some positions of one query: values weighted by exp(score - max), and the weights' sum (0: none). */
+struct atom_partial {
+    float *o; /* [n] */
+    float max, total;
+};
+/* Adds `part` to `sum`; n is a multiple of 16. */
+typedef void atom_merge_fn(struct atom_partial *sum, const struct atom_partial *part, int n);
+/* log(sum(exp(x))) */
+typedef float atom_logsumexp_fn(const float *x, int n);
+/* c[m, 32] (rows ldc apart) += a[m, k] (rows lda apart) * b[k, 32], one fma chain down k per element. */
+typedef void atom_gemm_fn(const float *a, int lda, int m, const float *b, int k, float *c, int ldc);
+/* One run of a panel as floats, out[(channel - first)*32 + row]. */
+typedef void atom_load_run_fn(const struct atom_packed *w, int panel, const struct atom_run *run, float *out);
+/* Integer acts times integer weights. */
+typedef void atom_linear_int_fn(const struct atom_linear_job *job);
+
+struct atom_kernels {
+    const char *name;
+    atom_sum_squares_fn *sum_squares;
+    atom_norm_fn *norm;
+    atom_quantize_fn *quantize;
+    atom_silu_mul_fn *silu_mul;
+    atom_rope_fn *rope;
+    atom_kv_quantize_fn *kv_quantize;
+    atom_kv_keys_fn *kv_keys;
+    atom_kv_values_fn *kv_values;
+    atom_softmax_fn *softmax;
+    atom_merge_fn *merge;
+    atom_logsumexp_fn *logsumexp;
+    atom_gemm_fn *gemm;
+    atom_load_run_fn *load_run;
+    atom_linear_int_fn *linear_int;
+};
+
+void atom_kernels_scalar(struct atom_kernels *k);
+void atom_kernels_avx2(struct atom_kernels *k);
+void atom_kernels_avx512(struct atom_kernels *k);
+
+unsigned atom_cpu_detect(void); /* ATOM_CPU_* of this machine */
+/* The strongest tier within `cpu`. */
+void atom_kernels_init(struct atom_kernels *k, unsigned cpu);
+
+#endif
