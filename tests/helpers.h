@@ -37,9 +37,9 @@ static inline const char *in_dir(const char *dir, const char *name)
 {
     static char paths[4][2048];
     static int turn;
-    char *path = paths[turn++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", dir, name);
-    return path;
+    char path[sizeof paths[0]]; /* dir may be one of the four */
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return strcpy(paths[turn++ % 4], path);
 }
 
 static inline void put_bytes(const char *dir, const char *name, const void *data, size_t n_bytes)

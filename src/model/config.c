@@ -61,8 +61,7 @@ static enum atom_status read_empty(const struct atom_place *place, const struct 
 static enum atom_status add_eos(const struct atom_place *place, const json_t *value, struct atom_config *config)
 {
     if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= MAX_VOCAB)
-        return atom_fail(place->err, ATOM_ERR_FORMAT, "%s: eos_token_id is not an id or a list of them",
-                         place->object);
+        return atom_fail(place->err, ATOM_ERR_FORMAT, "%s: eos_token_id is not an id or a list of them", place->object);
     int id = (int)json_integer_value(value);
     for (int i = 0; i < config->n_eos; i++) {
         if (config->eos[i] == id)
@@ -88,9 +87,15 @@ static enum atom_status read_eos(const struct atom_place *place, const struct at
     return status;
 }
 
-#define AT(field)     offsetof(struct parsed, field)
-#define HARMLESS(name) {name, atom_field_ignore, 0, 0, 0, false}
-#define ONLY_FALSE(name) {name, atom_field_false, 0, 0, 0, false}
+#define AT(field) offsetof(struct parsed, field)
+#define HARMLESS(name)                                                                                                 \
+    {                                                                                                                  \
+        name, atom_field_ignore, 0, 0, 0, false                                                                        \
+    }
+#define ONLY_FALSE(name)                                                                                               \
+    {                                                                                                                  \
+        name, atom_field_false, 0, 0, 0, false                                                                         \
+    }
 
 static const struct atom_field fields[] = {
     HARMLESS("model_type"), /* seen to before the others */

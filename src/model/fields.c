@@ -25,8 +25,7 @@ static enum atom_status not_a(const struct atom_place *place, const struct atom_
 }
 
 /* The comparison is written so that a NaN fails it. */
-static enum atom_status check_range(const struct atom_place *place, const struct atom_field *field,
-                                    const json_t *value)
+static enum atom_status check_range(const struct atom_place *place, const struct atom_field *field, const json_t *value)
 {
     char text[64];
     double x = json_number_value(value);
@@ -49,8 +48,8 @@ enum atom_status atom_field_int(const struct atom_place *place, const struct ato
     return status;
 }
 
-enum atom_status atom_field_double(const struct atom_place *place, const struct atom_field *field,
-                                   const json_t *value, void *out)
+enum atom_status atom_field_double(const struct atom_place *place, const struct atom_field *field, const json_t *value,
+                                   void *out)
 {
     if (!json_is_number(value))
         return not_a(place, field, value, "a number");

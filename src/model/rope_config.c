@@ -54,7 +54,8 @@ static enum atom_status check_kind(const struct atom_place *place, const struct 
     if (kind == ATOM_ROPE_LLAMA3 && (p->factor < 1 || !llama3 || p->high <= p->low))
         return atom_fail(place->err, ATOM_ERR_FORMAT,
                          "%s: type llama3 takes factor, low_freq_factor, a larger high_freq_factor and "
-                         "original_max_position_embeddings", place->object);
+                         "original_max_position_embeddings",
+                         place->object);
     return ATOM_OK;
 }
 

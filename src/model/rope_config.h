@@ -8,8 +8,8 @@
 
 /* What config.json says of RoPE, in the older spelling (rope_theta, rope_scaling) or the newer (rope_parameters). */
 struct atom_rope_source {
-    double theta;   /* top level; 0: not there */
-    double partial; /* partial_rotary_factor there, which can only be 1 */
+    double theta;                       /* top level; 0: not there */
+    double partial;                     /* partial_rotary_factor there, which can only be 1 */
     const json_t *scaling, *parameters; /* NULL: not there */
 };
 

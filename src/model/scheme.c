@@ -12,21 +12,47 @@
 
 enum { VERSION = 1, OUTLIER_BITS = 8, MAX_CHANNELS = 1 << 20 };
 
-const struct atom_scheme atom_scheme_float = {
-    .wbits = 16, .abits = 16, .kvbits = 16, .rows_per_scale = 1, .act_clip = 1, .weight_clip = 1, .kv_clip = 1,
-    .lm_head_bits = 16};
+const struct atom_scheme atom_scheme_float = {.wbits = 16,
+                                              .abits = 16,
+                                              .kvbits = 16,
+                                              .rows_per_scale = 1,
+                                              .act_clip = 1,
+                                              .weight_clip = 1,
+                                              .kv_clip = 1,
+                                              .lm_head_bits = 16};
 
 static const struct {
     const char *name;
     struct atom_scheme scheme;
 } recipes[] = {
     {"paper",
-     {.wbits = 4, .abits = 4, .kvbits = 4, .group = 128, .outliers = 128, .rows_per_scale = 2, .act_clip = 0.9f,
-      .weight_clip = 0.85f, .kv_clip = 1, .kv_rope = ATOM_KV_PRE, .lm_head_bits = 16, .gptq = true}},
+     {.wbits = 4,
+      .abits = 4,
+      .kvbits = 4,
+      .group = 128,
+      .outliers = 128,
+      .rows_per_scale = 2,
+      .act_clip = 0.9f,
+      .weight_clip = 0.85f,
+      .kv_clip = 1,
+      .kv_rope = ATOM_KV_PRE,
+      .lm_head_bits = 16,
+      .gptq = true}},
     {"default",
-     {.wbits = 4, .abits = 4, .kvbits = 4, .group = 128, .outliers = 128, .rows_per_scale = 1, .act_clip = 0.9f,
-      .weight_clip = 1, .kv_clip = 1, .clip_search = true, .kv_rope = ATOM_KV_POST,
-      .rotate = ATOM_ROTATE_QK | ATOM_ROTATE_V, .lm_head_bits = 16, .gptq = true}},
+     {.wbits = 4,
+      .abits = 4,
+      .kvbits = 4,
+      .group = 128,
+      .outliers = 128,
+      .rows_per_scale = 1,
+      .act_clip = 0.9f,
+      .weight_clip = 1,
+      .kv_clip = 1,
+      .clip_search = true,
+      .kv_rope = ATOM_KV_POST,
+      .rotate = ATOM_ROTATE_QK | ATOM_ROTATE_V,
+      .lm_head_bits = 16,
+      .gptq = true}},
 };
 
 enum atom_status atom_scheme_recipe(const char *name, struct atom_scheme *out, struct atom_error *err)
@@ -137,8 +163,8 @@ static enum atom_status read_kv_rope(const struct atom_place *place, const struc
     return ATOM_OK;
 }
 
-static enum atom_status read_rotate(const struct atom_place *place, const struct atom_field *field,
-                                    const json_t *value, void *out)
+static enum atom_status read_rotate(const struct atom_place *place, const struct atom_field *field, const json_t *value,
+                                    void *out)
 {
     struct parsed *p = out;
     bool good = json_is_array(value);
@@ -224,11 +250,10 @@ json_t *atom_scheme_json(const struct atom_scheme *s)
         json_array_append_new(rotate, json_string("qk"));
     if (s->rotate & ATOM_ROTATE_V)
         json_array_append_new(rotate, json_string("v"));
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b}",
-                     "quant_method", "atom", "version", VERSION, "wbits", s->wbits, "abits", s->abits, "kvbits",
-                     s->kvbits, "group", s->group, "outliers", s->outliers, "outlier_bits", OUTLIER_BITS,
-                     "rows_per_scale", s->rows_per_scale, "act_clip", widen(s->act_clip), "weight_clip",
-                     widen(s->weight_clip), "kv_clip", widen(s->kv_clip), "clip_search", s->clip_search, "kv_rope",
-                     s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate, "lm_head_bits", s->lm_head_bits,
-                     "gptq", s->gptq);
+    return json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b}", "quant_method", "atom",
+        "version", VERSION, "wbits", s->wbits, "abits", s->abits, "kvbits", s->kvbits, "group", s->group, "outliers",
+        s->outliers, "outlier_bits", OUTLIER_BITS, "rows_per_scale", s->rows_per_scale, "act_clip", widen(s->act_clip),
+        "weight_clip", widen(s->weight_clip), "kv_clip", widen(s->kv_clip), "clip_search", s->clip_search, "kv_rope",
+        s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate, "lm_head_bits", s->lm_head_bits, "gptq", s->gptq);
 }
