@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One decoder layer: its parameters in a backend's form, and its step. */
+#ifndef ATOM_MODEL_LAYER_H
+#define ATOM_MODEL_LAYER_H
+
+#include "backend/backend.h"
+#include "model/config.h"
+#include "model/safetensors.h"
+
+enum atom_linear_id { ATOM_LIN_QKV, ATOM_LIN_O, ATOM_LIN_GATE_UP, ATOM_LIN_DOWN, ATOM_N_LINEARS };
+
+struct atom_layer {
+    struct atom_site sites[ATOM_N_SITES];
+    float *norms[2]; /* before attention and before the MLP, in stored order */
+    struct atom_linear *linears[ATOM_N_LINEARS];
+    const struct atom_backend *backend;
+};
+
+/* The names of a layer's seven linears ("self_attn.q_proj", ...), in the order q k v o gate up down. */
+enum { ATOM_N_PROJ = 7 };
+struct atom_proj {
+    const char *name;
+    enum atom_site_id site;
+    enum atom_linear_id linear;
+};
+extern const struct atom_proj atom_projs[ATOM_N_PROJ];
+extern const char *const atom_site_names[ATOM_N_SITES];
+
+/* Input channels of a site and output rows of a projection. */
+int atom_site_channels(const struct atom_config *cfg, enum atom_site_id site);
+int atom_proj_rows(const struct atom_config *cfg, int proj);
+/* The layout that a scheme cuts k channels into. */
+enum atom_status atom_scheme_layout(const struct atom_scheme *scheme, int k, struct atom_layout *out,
+                                    struct atom_error *err);
+
+struct atom_layer_source {
+    const struct atom_config *cfg;
+    const struct atom_tensors *tensors;
+    struct atom_scheme scheme;    /* how it is stored (wbits) and run (abits) */
+    const int32_t *const *orders; /* [ATOM_N_SITES]; NULL: the checkpoint's, identity where it has none */
+};
+
+/* Reads and packs layer `index`. Shapes, dtypes, orders and finiteness are checked. */
+enum atom_status atom_layer_load(const struct atom_backend *b, const struct atom_layer_source *src, int index,
+                                 struct atom_layer *out, struct atom_error *err);
+void atom_layer_fini(struct atom_layer *layer);
+
+/* Called after the acts of each site are in the work's ACTS. */
+typedef void atom_site_fn(void *user, enum atom_site_id site, struct atom_work *w);
+
+struct atom_step {
+    struct atom_work *work;
+    struct atom_kv *kv;
+    const struct atom_batch *batch;
+    float rms_eps;
+    atom_site_fn *at_site; /* may be NULL */
+    void *user;
+};
+
+/* X -> X through one layer; kv_layer is its place in the cache, index the number that messages give. */
+void atom_layer_step(const struct atom_layer *layer, int index, int kv_layer, const struct atom_step *step);
+
+/* "layer 3, down_in" for a code that a backend's bad() gave; buf is returned. */
+char *atom_where_text(int where, char *buf, size_t n_bytes);
+
+#endif

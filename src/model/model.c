@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/model.h"
+#include "model/rope.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { FLOATS = 1 << ATOM_F32 | 1 << ATOM_F16 | 1 << ATOM_BF16 };
+
+static enum atom_weight_kind float_kind(enum atom_dtype t)
+{
+    return t == ATOM_F32 ? ATOM_W_F32 : t == ATOM_F16 ? ATOM_W_F16 : ATOM_W_BF16;
+}
+
+/* Layouts of every scheme fit in this: groups cut no finer than one channel would. */
+static enum atom_status widest(const struct atom_config *cfg, struct atom_work_shape *shape, struct atom_error *err)
+{
+    for (int i = 0; i < ATOM_N_SITES; i++) {
+        struct atom_layout lay;
+        enum atom_status st = atom_scheme_layout(&cfg->scheme, atom_site_channels(cfg, (enum atom_site_id)i), &lay, err);
+        if (st)
+            return st;
+        shape->max_k_padded = lay.k_padded > shape->max_k_padded ? lay.k_padded : shape->max_k_padded;
+        shape->max_scales = lay.n_scales > shape->max_scales ? lay.n_scales : shape->max_scales;
+        shape->max_runs = lay.n_runs > shape->max_runs ? lay.n_runs : shape->max_runs;
+        atom_layout_fini(&lay);
+    }
+    return ATOM_OK;
+}
+
+enum atom_status atom_model_work(const struct atom_config *cfg, const struct atom_backend *b, int max_tok,
+                                 struct atom_work **out, struct atom_error *err)
+{
+    struct atom_work_shape shape = {.max_tok = max_tok,
+                                    .hidden = cfg->hidden,
+                                    .qkv_rows = (cfg->heads + 2 * cfg->kv_heads) * cfg->head_dim,
+                                    .att_width = cfg->heads * cfg->head_dim,
+                                    .gate_up_rows = 2 * cfg->intermediate,
+                                    .head_dim = cfg->head_dim};
+    enum atom_status st = widest(cfg, &shape, err);
+    return st ? st : b->work_create(&shape, out, err);
+}
+
+enum atom_status atom_model_kv(const struct atom_config *cfg, const struct atom_scheme *scheme,
+                               const struct atom_backend *b, int layers, int n_pages, int max_position,
+                               struct atom_kv **out, struct atom_error *err)
+{
+    double *inv_freq = malloc((size_t)(cfg->head_dim / 2) * sizeof *inv_freq);
+    if (!inv_freq)
+        return atom_fail_nomem(err, (size_t)(cfg->head_dim / 2) * sizeof *inv_freq);
+    atom_rope_frequencies(&cfg->rope, cfg->head_dim, inv_freq);
+    bool exact = scheme->wbits == 16 && scheme->abits == 16 && scheme->kvbits == 16;
+    struct atom_kv_config kc = {.layers = layers,
+                                .heads = cfg->heads,
+                                .kv_heads = cfg->kv_heads,
+                                .head_dim = cfg->head_dim,
+                                .n_pages = n_pages,
+                                .max_position = max_position,
+                                .bits = exact ? 32 : scheme->kvbits,
+                                .clip = scheme->kv_clip,
+                                .rope = exact ? ATOM_KV_POST : scheme->kv_rope,
+                                .rotate = exact ? 0 : scheme->rotate,
+                                .inv_freq = inv_freq};
+    enum atom_status st = b->kv_create(&kc, out, err);
+    free(inv_freq);
+    return st;
+}
+
+enum atom_status atom_model_step(const struct atom_model *m, struct atom_work *w, struct atom_kv *kv,
+                                 const struct atom_batch *batch, struct atom_error *err)
+{
+    struct atom_step step = {.work = w, .kv = kv, .batch = batch, .rms_eps = m->cfg.rms_eps};
+    m->backend->embed(w, m->embedding_kind, m->embedding->data, batch->tokens, batch->n_tok);
+    enum atom_status st = atom_tensors_check(m->tensors, err);
+    if (st)
+        return st;
+    for (int i = 0; i < m->cfg.layers; i++)
+        atom_layer_step(&m->layers[i], i, i, &step);
+    return ATOM_OK;
+}
+
+static enum atom_status load_head(struct atom_model *m, struct atom_error *err)
+{
+    const struct atom_config *cfg = &m->cfg;
+    struct atom_linear_part part = {.name = "lm_head", .n = cfg->vocab};
+    const struct atom_tensor *t;
+    enum atom_status st;
+    m->head_site = (struct atom_site){.bits = 16, .clip = 1.0f, .gathers = true};
+    st = atom_layout_init(&m->head_site.lay, cfg->hidden, 0, 0, err);
+    if (st)
+        return st;
+    if (cfg->quantized && cfg->scheme.lm_head_bits == 8) {
+        st = atom_tensors_need(m->tensors, "lm_head.qweight", 1u << ATOM_I8, cfg->vocab, cfg->hidden, &t, err);
+        if (st)
+            return st;
+        part.kind = ATOM_W_BYTE;
+        part.qweight = t->data;
+        part.rows_per_scale = 1;
+        st = atom_tensors_need(m->tensors, "lm_head.scales", 1u << ATOM_F16, cfg->vocab, -1, &t, err);
+        part.scales = st ? NULL : t->data;
+    } else {
+        const char *name = cfg->tied ? "model.embed_tokens.weight" : "lm_head.weight";
+        st = atom_tensors_need(m->tensors, name, FLOATS, cfg->vocab, cfg->hidden, &t, err);
+        part.kind = st ? ATOM_W_F32 : float_kind(t->dtype);
+        part.weight = st ? NULL : t->data;
+    }
+    return st ? st : m->backend->linear_create(&m->head_site, &part, 1, &m->head, err);
+}
+
+static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
+{
+    const struct atom_config *cfg = &m->cfg;
+    const struct atom_tensor *t;
+    enum atom_status st =
+        atom_tensors_need(m->tensors, "model.embed_tokens.weight", FLOATS, cfg->vocab, cfg->hidden, &m->embedding, err);
+    if (st)
+        return st;
+    m->embedding_kind = float_kind(m->embedding->dtype);
+    st = atom_tensors_need(m->tensors, "model.norm.weight", FLOATS, cfg->hidden, -1, &t, err);
+    if (st)
+        return st;
+    m->final_norm = malloc((size_t)cfg->hidden * sizeof *m->final_norm);
+    if (!m->final_norm)
+        return atom_fail_nomem(err, (size_t)cfg->hidden * sizeof *m->final_norm);
+    atom_tensor_floats(t, 0, (size_t)cfg->hidden, m->final_norm);
+    return load_head(m, err);
+}
+
+static enum atom_status load_layers(struct atom_model *m, struct atom_error *err)
+{
+    struct atom_layer_source src = {&m->cfg, m->tensors, m->cfg.scheme, NULL};
+    m->layers = calloc((size_t)m->cfg.layers, sizeof *m->layers);
+    if (!m->layers)
+        return atom_fail_nomem(err, (size_t)m->cfg.layers * sizeof *m->layers);
+    for (int i = 0; i < m->cfg.layers; i++) {
+        enum atom_status st = atom_layer_load(m->backend, &src, i, &m->layers[i], err);
+        if (st)
+            return st;
+    }
+    return ATOM_OK;
+}
+
+static void fill_info(struct atom_model *m)
+{
+    const struct atom_config *c = &m->cfg;
+    m->info = (struct atom_model_info){.hidden = c->hidden,
+                                       .intermediate = c->intermediate,
+                                       .layers = c->layers,
+                                       .heads = c->heads,
+                                       .kv_heads = c->kv_heads,
+                                       .head_dim = c->head_dim,
+                                       .vocab = c->vocab,
+                                       .max_position = c->max_position,
+                                       .quantized = c->quantized,
+                                       .scheme = c->scheme,
+                                       .bos = c->bos,
+                                       .n_eos = c->n_eos};
+    memcpy(m->info.eos, c->eos, sizeof m->info.eos);
+}
+
+enum atom_status atom_model_open(const char *dir, struct atom_model **out, struct atom_error *err)
+{
+    struct atom_model *m = calloc(1, sizeof *m);
+    if (!m)
+        return atom_fail_nomem(err, sizeof *m);
+    m->backend = &atom_backend_cpu;
+    enum atom_status st = atom_config_load(dir, &m->cfg, err);
+    st = st ? st : atom_tensors_open(dir, &m->tensors, err);
+    st = st ? st : atom_tokenizer_open(dir, &m->tokenizer, err);
+    st = st ? st : load_ends(m, err);
+    st = st ? st : load_layers(m, err);
+    st = st ? st : atom_tensors_check(m->tensors, err);
+    if (st) {
+        atom_model_close(m);
+        return st;
+    }
+    fill_info(m);
+    *out = m;
+    return ATOM_OK;
+}
+
+void atom_model_close(struct atom_model *m)
+{
+    if (!m)
+        return;
+    for (int i = 0; m->layers && i < m->cfg.layers; i++)
+        if (m->layers[i].backend)
+            atom_layer_fini(&m->layers[i]);
+    free(m->layers);
+    if (m->head)
+        m->backend->linear_free(m->head);
+    atom_layout_fini(&m->head_site.lay);
+    free(m->final_norm);
+    atom_tokenizer_close(m->tokenizer);
+    atom_tensors_close(m->tensors);
+    free(m);
+}
+
+const struct atom_model_info *atom_model_info(const struct atom_model *m) { return &m->info; }
+const struct atom_tokenizer *atom_model_tokenizer(const struct atom_model *m) { return m->tokenizer; }
