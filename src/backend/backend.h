@@ -32,10 +32,10 @@ struct atom_linear_part {
     const int32_t *row_order; /* NULL: identity */
     /* quantized: tensors of docs/design.md section 4 */
     const uint8_t *qweight;
-    const uint16_t *scales;
+    const void *scales; /* F16, at any address, as outlier_scales */
     int rows_per_scale;
     const int8_t *outlier_qweight;
-    const uint16_t *outlier_scales;
+    const void *outlier_scales;
     const float *bias; /* [n] in stored row order, or NULL */
 };
 

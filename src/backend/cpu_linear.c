@@ -78,11 +78,12 @@ static void pack_scales(const struct packer *pk, const struct atom_linear_part *
 {
     const struct atom_layout *lay = &pk->lin->lay;
     uint16_t *to = pk->lin->p.scales + (size_t)(out_row / 16) * (size_t)lay->n_scales * 16 + (size_t)(out_row % 16);
-    const uint16_t *from = part->scales + (size_t)(row / part->rows_per_scale) * (size_t)lay->n_groups;
+    const uint8_t *from = part->scales; /* F16, at any address */
+    from += (size_t)(row / part->rows_per_scale) * (size_t)lay->n_groups * 2;
     for (int g = 0; g < lay->n_groups; g++)
-        to[g * 16] = from[g];
+        memcpy(&to[g * 16], from + 2 * g, 2);
     if (lay->outliers)
-        to[lay->n_groups * 16] = part->outlier_scales[row];
+        memcpy(&to[lay->n_groups * 16], (const uint8_t *)part->outlier_scales + 2 * (size_t)row, 2);
 }
 
 /* Rows that pad the last panel: q = 0 everywhere, which the unsigned form stores as 8 or 128. */

@@ -84,7 +84,8 @@ static enum atom_status make_site(const struct loader *ld, enum atom_site_id id,
     return scheme->wbits == 16 && scheme->abits == 16 ? ATOM_OK : read_order(ld, id, site, err);
 }
 
-static enum atom_status finite(const struct atom_tensor *t, const float *x, int n, struct atom_error *err)
+static enum atom_status check_finite(const struct atom_tensor *t, const float *x, int n,
+                                     struct atom_error *err)
 {
     for (int i = 0; i < n; i++)
         if (!isfinite(x[i]))
@@ -111,7 +112,7 @@ static enum atom_status make_norm(const struct loader *ld, int which, struct ato
     atom_tensor_floats(t, 0, (size_t)k, natural);
     for (int i = 0; i < k; i++)
         norm[i] = natural[site->order ? site->order[i] : i];
-    st = finite(t, natural, k, err);
+    st = check_finite(t, natural, k, err);
     free(natural);
     return st;
 }
@@ -138,7 +139,7 @@ static enum atom_status read_bias(const struct loader *ld, int proj, const int32
     atom_tensor_floats(t, 0, (size_t)n, natural);
     for (int i = 0; i < n; i++)
         bias[i] = natural[row_order ? row_order[i] : i];
-    st = finite(t, natural, n, err);
+    st = check_finite(t, natural, n, err);
     free(natural);
     *out = bias;
     return st;
