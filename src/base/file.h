@@ -26,16 +26,24 @@ enum atom_status atom_file_read(const char *path, size_t max_bytes, char **data,
 /* dir + "/" + name, malloc'd; NULL when out of memory. */
 char *atom_path_join(const char *dir, const char *name);
 
-/* Creates or replaces the file, writes all of it and syncs it to disk. */
+/* Opens a new or emptied file for writing; finish syncs and closes it, and removes what a failed `status` (or sync)
+ * left behind. Returns the first failure. */
+enum atom_status atom_file_create(const char *path, int *fd, struct atom_error *err);
+enum atom_status atom_file_finish(int fd, const char *path, enum atom_status status, struct atom_error *err);
+
+/* Creates or replaces the file in one step (PATH.tmp, then a rename), synced to disk. What is there and no regular
+ * file is written in place. */
 enum atom_status atom_file_write(const char *path, const void *data, size_t n_bytes, struct atom_error *err);
 enum atom_status atom_file_copy(const char *from, const char *to, struct atom_error *err);
 
 /* Writes all n bytes at the file's position, going on after short writes and EINTR. */
 enum atom_status atom_write_all(int fd, const char *path, const void *data, size_t n_bytes, struct atom_error *err);
 enum atom_status atom_dir_sync(const char *dir, struct atom_error *err);
+enum atom_status atom_parent_sync(const char *path, struct atom_error *err); /* the directory that holds path */
 
 /* Puts directory `from` in the place of `to` in one step; if `to` exists it is exchanged whole and the old content is
- * then deleted. */
+ * then deleted. Refused before anything moves when `to` is a file, a link or holds directories. On a file system
+ * without an exchange it is two renames through TO.old. */
 enum atom_status atom_dir_replace(const char *from, const char *to, struct atom_error *err);
 /* Deletes a directory of plain files (one level). Nothing there: fine. */
 enum atom_status atom_dir_delete(const char *dir, struct atom_error *err);
