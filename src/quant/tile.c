@@ -57,7 +57,7 @@ void atom_tile_load(struct atom_tile *t, const float *w, int i)
 
 static uint16_t half_scale(float s)
 {
-    uint16_t h = atom_half_from_float(s);
+    uint16_t h = atom_float_f16(s);
     if (h == 0)
         return 1; /* 2^-24 */
     return h < 0x7bff ? h : 0x7bff;
@@ -124,7 +124,7 @@ static void scales_for(const struct atom_tile *t, float ratio, float *s)
     for (int r = 0; r < t->rows; r += set) {
         float x = t->gptq ? 2.0f * ratio * t->max[r] / (float)((1 << bits) - 1)
                           : ratio * t->max[r] / (float)((1 << (bits - 1)) - 1);
-        float rounded = atom_half_to_float(half_scale(x));
+        float rounded = atom_f16_float(half_scale(x));
         for (int i = r; i < r + set && i < t->rows; i++)
             s[i] = rounded;
     }
@@ -176,7 +176,7 @@ void atom_tile_scale(struct atom_tile *t, int g)
     else
         search_ratio(t, j0, j1);
     for (int r = 0; r < t->rows; r += set)
-        q->scales[(size_t)((t->first + r) / set) * (size_t)q->groups + (size_t)g] = atom_half_from_float(t->s[r]);
+        q->scales[(size_t)((t->first + r) / set) * (size_t)q->groups + (size_t)g] = atom_float_f16(t->s[r]);
 }
 
 static void round_outliers(struct atom_tile *t)
@@ -186,7 +186,7 @@ static void round_outliers(struct atom_tile *t)
     column_maxima(t, first, q->k, t->max);
     for (int r = 0; r < t->rows; r++) {
         uint16_t h = half_scale(t->max[r] / 127.0f);
-        float s = atom_half_to_float(h);
+        float s = atom_f16_float(h);
         q->outlier_scales[t->first + r] = h;
         for (int j = first; j < q->k; j++) {
             float *x = &t->w[(size_t)j * (size_t)t->ld + (size_t)r];

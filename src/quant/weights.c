@@ -86,14 +86,14 @@ void atom_qlinear_floats(const struct atom_qlinear *q, int first, int n, float *
         const int8_t *values = q->q + (size_t)r * (size_t)main;
         const uint16_t *scales = q->scales + (size_t)(r / q->rows_per_scale) * (size_t)q->groups;
         for (int g = 0, j = 0; g < q->groups; g++) {
-            const float s = atom_half_to_float(scales[g]);
+            const float s = atom_f16_float(scales[g]);
             for (int end = j + q->group < main ? j + q->group : main; j < end; j++)
                 out[j] = (float)values[j] * s;
         }
         if (!q->outliers)
             continue;
         const int8_t *outliers = q->outlier_q + (size_t)r * (size_t)q->outliers;
-        const float s = atom_half_to_float(q->outlier_scales[r]);
+        const float s = atom_f16_float(q->outlier_scales[r]);
         for (int j = 0; j < q->outliers; j++)
             out[main + j] = (float)outliers[j] * s;
     }
