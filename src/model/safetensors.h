@@ -24,7 +24,7 @@ struct atom_tensor {
 
 struct atom_tensors;
 
-/* DIR/model.safetensors, or the shards of DIR/model.safetensors.index.json. All offsets, shapes, dtypes and sizes are
+/* DIR/model.safetensors, or, when there is none, the shards of DIR/model.safetensors.index.json. All offsets, shapes, dtypes and sizes are
  * checked (bounds, overlap, product against length, gaps) before any tensor can be had; an index must agree with its
  * shards. */
 enum atom_status atom_tensors_open(const char *dir, struct atom_tensors **out, struct atom_error *err);
@@ -43,7 +43,8 @@ enum atom_status atom_tensors_check(const struct atom_tensors *t, struct atom_er
 /* Elements [first, first+n) of an F32, F16 or BF16 tensor, as float32. */
 void atom_tensor_floats(const struct atom_tensor *t, size_t first, size_t n, float *out);
 
-/* One safetensors file with its tensors in the order given. `data` must be set. Synced to disk on success. */
+/* One safetensors file with its tensors in the order given: name, dtype (ATOM_OTHER: dtype_text), dims, data and n_bytes
+ * must be set and agree. Synced to disk on success; on failure no file is left. */
 enum atom_status atom_safetensors_write(const char *path, const struct atom_tensor *tensors, int n,
                                         struct atom_error *err);
 
