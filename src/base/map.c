@@ -169,8 +169,7 @@ enum atom_status atom_map_open(const char *path, struct atom_map *out, struct at
     map.data = data;
     slots[map.slot].fd = fd;
     /* The last page is mapped whole, and faults as a whole. */
-    set_range(&slots[map.slot], (uintptr_t)data,
-              ((uintptr_t)data + map.n_bytes + page_bytes - 1) & ~(page_bytes - 1));
+    set_range(&slots[map.slot], (uintptr_t)data, ((uintptr_t)data + map.n_bytes + page_bytes - 1) & ~(page_bytes - 1));
     *out = map;
     return ATOM_OK;
 fail:

@@ -33,6 +33,9 @@ struct atom_config {
  * known not to change the arithmetic, or refused by name. */
 enum atom_status atom_config_load(const char *dir, struct atom_config *out, struct atom_error *err);
 
+/* The same from config.json's text alone. */
+enum atom_status atom_config_parse(const char *text, size_t n_bytes, struct atom_config *out, struct atom_error *err);
+
 /* DIR/config.json's text with quantization_config set from scheme, malloc'd. */
 enum atom_status atom_config_quantized_text(const char *dir, const struct atom_scheme *scheme, char **text,
                                             struct atom_error *err);

@@ -45,8 +45,7 @@ static enum atom_status add_shard(struct atom_tensors *t, const char *file, stru
     return ATOM_OK;
 }
 
-static enum atom_status open_shard(struct atom_tensors *t, struct shard *shard, const char *dir,
-                                   struct atom_error *err)
+static enum atom_status open_shard(struct atom_tensors *t, struct shard *shard, const char *dir, struct atom_error *err)
 {
     char *path = atom_path_join(dir, shard->file);
     if (!path)

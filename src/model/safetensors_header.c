@@ -16,11 +16,11 @@ static const struct {
     enum atom_dtype dtype;
     unsigned bits;
 } dtypes[] = {
-    {"F32", ATOM_F32, 32},     {"F16", ATOM_F16, 16},       {"BF16", ATOM_BF16, 16},     {"I8", ATOM_I8, 8},
-    {"U8", ATOM_U8, 8},        {"I32", ATOM_I32, 32},       {"F64", ATOM_OTHER, 64},     {"I64", ATOM_OTHER, 64},
-    {"U64", ATOM_OTHER, 64},   {"U32", ATOM_OTHER, 32},     {"I16", ATOM_OTHER, 16},     {"U16", ATOM_OTHER, 16},
-    {"BOOL", ATOM_OTHER, 8},   {"F8_E4M3", ATOM_OTHER, 8},  {"F8_E5M2", ATOM_OTHER, 8},  {"F8_E8M0", ATOM_OTHER, 8},
-    {"F4", ATOM_OTHER, 4},     {"F6_E2M3", ATOM_OTHER, 6},  {"F6_E3M2", ATOM_OTHER, 6},  {"C64", ATOM_OTHER, 64},
+    {"F32", ATOM_F32, 32},   {"F16", ATOM_F16, 16},      {"BF16", ATOM_BF16, 16},    {"I8", ATOM_I8, 8},
+    {"U8", ATOM_U8, 8},      {"I32", ATOM_I32, 32},      {"F64", ATOM_OTHER, 64},    {"I64", ATOM_OTHER, 64},
+    {"U64", ATOM_OTHER, 64}, {"U32", ATOM_OTHER, 32},    {"I16", ATOM_OTHER, 16},    {"U16", ATOM_OTHER, 16},
+    {"BOOL", ATOM_OTHER, 8}, {"F8_E4M3", ATOM_OTHER, 8}, {"F8_E5M2", ATOM_OTHER, 8}, {"F8_E8M0", ATOM_OTHER, 8},
+    {"F4", ATOM_OTHER, 4},   {"F6_E2M3", ATOM_OTHER, 6}, {"F6_E3M2", ATOM_OTHER, 6}, {"C64", ATOM_OTHER, 64},
 };
 enum { N_DTYPES = sizeof dtypes / sizeof dtypes[0] };
 

@@ -16,8 +16,10 @@ static enum atom_status check_tensor(const struct atom_tensor *t, struct atom_er
     if (!fits)
         return atom_fail(err, ATOM_ERR_INVALID, "tensor '%s' cannot be written: its shape is out of range", t->name);
     if (t->dtype == ATOM_OTHER ? !t->dtype_text[0] : n_bytes != t->n_bytes)
-        return atom_fail(err, ATOM_ERR_INVALID, "tensor '%s' cannot be written: its shape and dtype ask for %zu bytes, "
-                         "it has %zu", t->name, n_bytes, t->n_bytes);
+        return atom_fail(err, ATOM_ERR_INVALID,
+                         "tensor '%s' cannot be written: its shape and dtype ask for %zu bytes, "
+                         "it has %zu",
+                         t->name, n_bytes, t->n_bytes);
     if (!t->data && t->n_bytes)
         return atom_fail(err, ATOM_ERR_INVALID, "tensor '%s' cannot be written: it has no data", t->name);
     return ATOM_OK;

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* For tests: directories that go away, files, sentences that must be said. */
+#ifndef ATOM_TESTS_HELPERS_H
+#define ATOM_TESTS_HELPERS_H
+
+#include "atom/atom.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* A new directory under TMPDIR or /tmp; the caller frees the name after remove_dir. */
+static inline char *make_dir(void)
+{
+    const char *base = getenv("TMPDIR");
+    char path[1024];
+    snprintf(path, sizeof path, "%s/atom-test-XXXXXX", base && *base ? base : "/tmp");
+    assert_non_null(mkdtemp(path));
+    return strdup(path);
+}
+
+static inline void remove_dir(char *dir)
+{
+    char command[1100];
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    assert_int_equal(system(command), 0);
+    free(dir);
+}
+
+/* DIR/NAME; one of four buffers that take turns. */
+static inline const char *in_dir(const char *dir, const char *name)
+{
+    static char paths[4][2048];
+    static int turn;
+    char path[sizeof paths[0]]; /* dir may be one of the four */
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return strcpy(paths[turn++ % 4], path);
+}
+
+static inline void put_bytes(const char *dir, const char *name, const void *data, size_t n_bytes)
+{
+    FILE *file = fopen(in_dir(dir, name), "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, n_bytes, file), n_bytes);
+    assert_int_equal(fclose(file), 0);
+}
+
+static inline void put_text(const char *dir, const char *name, const char *text)
+{
+    put_bytes(dir, name, text, strlen(text));
+}
+
+/* Failed with this code and a sentence that holds `words`. */
+static inline void assert_fails(enum atom_status status, const struct atom_error *err, enum atom_status code,
+                                const char *words)
+{
+    if (status != code || err->code != code || !strstr(err->message, words))
+        fail_msg("wanted %s with '%s', got %s: %s", atom_status_name(code), words, atom_status_name(status),
+                 err->message);
+}
+
+static inline void assert_ok(enum atom_status status, const struct atom_error *err)
+{
+    if (status)
+        fail_msg("%s: %s", atom_status_name(status), err->message);
+}
+
+#endif
