@@ -182,8 +182,8 @@ static enum atom_status prepare(struct atom_partial *p, const struct atom_partia
     struct listing list;
     enum atom_status st = list_directory(p->dir, &list, err);
     if (!st && (list.directories || (list.n && !list.state)))
-        st = atom_fail(err, ATOM_ERR_INVALID, "%s is there and is not an unfinished run; it must be moved away first",
-                       p->dir);
+        st = atom_fail(err, ATOM_ERR_INVALID, "%s is there and is not an unfinished run (perhaps what %s held "
+                       "before it was exchanged); it must be moved away first", p->dir, p->out);
     if (!st)
         st = hash_inputs(run, &p->state, err);
     if (!st && run->resume)
@@ -374,10 +374,10 @@ enum atom_status atom_partial_finish(struct atom_partial *p, const struct atom_s
         st = complete(p, scheme, shards, err);
     if (!st)
         st = check_out(p, err);
-    if (!st)
+    if (!st) {
         st = atom_dir_replace(p->dir, p->out, err);
-    if (!st)
-        delete_state(p);
+        delete_state(p); /* also when only a sync failed after the move */
+    }
     json_decref(shards);
     free(s.path);
     return st;
