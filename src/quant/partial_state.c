@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "quant/partial_state.h"
+
+#include "base/file.h"
+#include "model/json_read.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { STATE_LIMIT = 100000000 };
+
+json_t *atom_state_new(const char *model_hash, const char *calib_hash, const char *options, int layers)
+{
+    return json_pack("{s:i, s:s, s:s, s:s, s:i, s:[]}", "version", 1, "model", model_hash, "calibration", calib_hash,
+                     "options", options, "layers", layers, "done");
+}
+
+static bool is_shard(const json_t *shard)
+{
+    const json_t *names = json_object_get(shard, "tensors"), *report = json_object_get(shard, "report"), *item;
+    size_t i;
+    if (!json_is_string(json_object_get(shard, "file")) || !json_is_integer(json_object_get(shard, "bytes")) ||
+        !json_is_integer(json_object_get(shard, "tensor_bytes")) || !json_is_array(names) || !json_is_array(report))
+        return false;
+    if (strchr(json_string_value(json_object_get(shard, "file")), '/'))
+        return false;
+    json_array_foreach(names, i, item)
+        if (!json_is_string(item))
+            return false;
+    return true;
+}
+
+static bool is_state(const json_t *state)
+{
+    const json_t *done = json_object_get(state, "done"), *shard;
+    size_t i;
+    if (json_integer_value(json_object_get(state, "version")) != 1 || !json_is_array(done) ||
+        !json_is_string(json_object_get(state, "model")) || !json_is_string(json_object_get(state, "calibration")) ||
+        !json_is_string(json_object_get(state, "options")) || !json_is_integer(json_object_get(state, "layers")) ||
+        (json_int_t)json_array_size(done) > json_integer_value(json_object_get(state, "layers")))
+        return false;
+    json_array_foreach(done, i, shard)
+        if (!is_shard(shard))
+            return false;
+    return true;
+}
+
+enum atom_status atom_state_load(const char *dir, json_t **out, struct atom_error *err)
+{
+    json_t *state = NULL;
+    enum atom_status st = atom_json_load(dir, ATOM_STATE_FILE, STATE_LIMIT, true, &state, err);
+    if (st)
+        return st;
+    if (state && !is_state(state)) {
+        json_decref(state);
+        return atom_fail(err, ATOM_ERR_FORMAT, "%s/%s is not the state of an unfinished run; delete %s to start anew",
+                         dir, ATOM_STATE_FILE, dir);
+    }
+    *out = state;
+    return ATOM_OK;
+}
+
+static enum atom_status write_json(const char *dir, const char *name, const json_t *root, struct atom_error *err)
+{
+    char *path = atom_path_join(dir, name), *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
+    enum atom_status st = path && text ? atom_file_write(path, text, strlen(text), err) : atom_fail_nomem(err, 4096);
+    free(text);
+    free(path);
+    return st;
+}
+
+enum atom_status atom_state_save(const char *dir, const json_t *state, struct atom_error *err)
+{
+    return write_json(dir, ATOM_STATE_FILE, state, err);
+}
+
+enum atom_status atom_state_compare(const char *dir, const json_t *then, const json_t *now, struct atom_error *err)
+{
+    const bool model = json_equal(json_object_get(then, "model"), json_object_get(now, "model")) &&
+                       json_equal(json_object_get(then, "layers"), json_object_get(now, "layers"));
+    const bool calib = json_equal(json_object_get(then, "calibration"), json_object_get(now, "calibration"));
+    const char *had = json_string_value(json_object_get(then, "options"));
+    const char *has = json_string_value(json_object_get(now, "options"));
+    const bool options = !strcmp(had, has);
+    char what[64];
+    if (model && calib && options)
+        return ATOM_OK;
+    snprintf(what, sizeof what, "%s%s%s", model ? "" : ", another model", calib ? "" : ", another calibration text",
+             options ? "" : ", other options");
+    if (options)
+        return atom_fail(err, ATOM_ERR_INVALID, "%s cannot be resumed: it was begun with %s", dir, what + 2);
+    return atom_fail(err, ATOM_ERR_INVALID, "%s cannot be resumed: it was begun with %s (\"%s\", now \"%s\")", dir,
+                     what + 2, had, has);
+}
+
+/* -1: not there. */
+static long long file_bytes(const char *dir, const char *file)
+{
+    struct stat st;
+    char *path = atom_path_join(dir, file);
+    long long n = path && !lstat(path, &st) && S_ISREG(st.st_mode) ? (long long)st.st_size : -1;
+    free(path);
+    return n;
+}
+
+void atom_state_drop_damaged(const char *dir, json_t *state)
+{
+    json_t *done = json_object_get(state, "done");
+    for (size_t i = 0; i < json_array_size(done); i++) {
+        const json_t *shard = json_array_get(done, i);
+        if (file_bytes(dir, json_string_value(json_object_get(shard, "file"))) ==
+            json_integer_value(json_object_get(shard, "bytes")))
+            continue;
+        while (json_array_size(done) > i)
+            json_array_remove(done, json_array_size(done) - 1);
+    }
+}
+
+/* JSON has no infinity. */
+static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+json_t *atom_state_shard(const char *dir, const char *file, const struct atom_tensor *tensors, int n,
+                         const struct atom_report_line *report, int n_report)
+{
+    json_int_t tensor_bytes = 0;
+    json_t *names = json_array(), *lines = json_array();
+    int failed = !names || !lines || file_bytes(dir, file) < 0;
+    for (int i = 0; i < n && !failed; i++) {
+        failed = json_array_append_new(names, json_string(tensors[i].name));
+        tensor_bytes += (json_int_t)tensors[i].n_bytes;
+    }
+    for (int i = 0; i < n_report && !failed; i++)
+        failed = json_array_append_new(lines, json_pack("{s:s, s:o, s:o, s:o}", "name", report[i].name, "error",
+                                                        number(report[i].error), "bits", number(report[i].bits),
+                                                        "seconds", number(report[i].seconds)));
+    if (failed) {
+        json_decref(names);
+        json_decref(lines);
+        return NULL;
+    }
+    return json_pack("{s:s, s:I, s:I, s:o, s:o}", "file", file, "bytes", (json_int_t)file_bytes(dir, file),
+                     "tensor_bytes", tensor_bytes, "tensors", names, "report", lines);
+}
+
+enum atom_status atom_state_write_index(const char *dir, const json_t *shards, struct atom_error *err)
+{
+    json_int_t total = 0;
+    json_t *map = json_object();
+    const json_t *shard, *name;
+    size_t i, j;
+    int failed = !map;
+    json_array_foreach(shards, i, shard) {
+        json_t *file = json_object_get(shard, "file");
+        total += json_integer_value(json_object_get(shard, "tensor_bytes"));
+        json_array_foreach(json_object_get(shard, "tensors"), j, name)
+            failed |= json_object_set(map, json_string_value(name), file);
+    }
+    json_t *root = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", total, "weight_map", map);
+    enum atom_status st = failed ? atom_fail_nomem(err, 4096)
+                                 : write_json(dir, "model.safetensors.index.json", root, err);
+    json_decref(root);
+    return st;
+}
+
+enum atom_status atom_state_write_report(const char *dir, const json_t *shards, struct atom_error *err)
+{
+    json_t *lines = json_array();
+    const json_t *shard;
+    size_t i;
+    int failed = !lines;
+    json_array_foreach(shards, i, shard)
+        failed |= json_array_extend(lines, json_object_get(shard, "report"));
+    json_t *root = json_pack("{s:o}", "linears", lines);
+    enum atom_status st = failed ? atom_fail_nomem(err, 4096) : write_json(dir, "atom_report.json", root, err);
+    json_decref(root);
+    return st;
+}

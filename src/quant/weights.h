@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One linear's weights as integers and scales (docs/design.md, section 3), and round-to-nearest. */
+#ifndef ATOM_QUANT_WEIGHTS_H
+#define ATOM_QUANT_WEIGHTS_H
+
+#include "base/error.h"
+
+struct atom_hessian;
+
+/* What the search for a group's clip ratio minimizes, over the weights w and their quantized values of C rows. */
+enum atom_clip_search {
+    ATOM_CLIP_FIXED = 0, /* no search: the ratio is `clip` */
+    ATOM_CLIP_DIAG,      /* sum_j H[j,j] (w_j - wq_j)^2; plain squares without a Hessian */
+    ATOM_CLIP_LOSS,      /* sum_j ((w_j - wq_j) / U[j,j])^2: GPTQ's own loss, leaving out feedback inside the group */
+    ATOM_CLIP_FEEDBACK   /* the same with the feedback: exactly what GPTQ would lose; LOSS for groups over 256 */
+};
+
+struct atom_weight_options {
+    int bits;           /* 8, 4, 3, 2 */
+    int group;          /* input channels per scale; 0: all that are no outliers */
+    int outliers;       /* of this linear's input: at most k */
+    int rows_per_scale; /* C */
+    float clip;         /* the ratio, or the upper end of the search */
+    enum atom_clip_search search;
+};
+
+/* From a scheme with wbits < 16, for a linear with k inputs. */
+void atom_weight_options_of(const struct atom_scheme *scheme, int k, struct atom_weight_options *out);
+
+struct atom_qlinear {
+    int n, k;           /* outputs, inputs */
+    int outliers;       /* the last o of the k */
+    int group;          /* inputs per scale; never 0: a whole row is k - o (1 if there is none) */
+    int groups;         /* ceil((k - o) / group) */
+    int rows_per_scale; /* C */
+    int bits;
+    int8_t *q;                /* [n, k - o] */
+    uint16_t *scales;         /* F16 [ceil(n / C), groups] */
+    int8_t *outlier_q;        /* [n, o]; NULL when o is 0 */
+    uint16_t *outlier_scales; /* F16 [n]; NULL when o is 0 */
+};
+
+/* Checks the options and makes room for an [n, k] linear; the values are not set. `name` is for messages. */
+enum atom_status atom_qlinear_create(const char *name, int n, int k, const struct atom_weight_options *opt,
+                                     struct atom_qlinear **out, struct atom_error *err);
+void atom_qlinear_free(struct atom_qlinear *q);
+
+/* Rows [first, first + n) read back to out [n, k], in stored order. */
+void atom_qlinear_floats(const struct atom_qlinear *q, int first, int n, float *out);
+
+/* Bits per weight as packed on disk, scales included. */
+double atom_qlinear_bits(const struct atom_qlinear *q);
+
+/* A NaN or an infinity in w [n, k] is ATOM_ERR_NUMERIC naming the tensor. */
+enum atom_status atom_weights_check(const char *name, const float *w, int n, int k, struct atom_error *err);
+
+/* Rounds w [n, k] (columns in stored order) to nearest. `hessian` weighs the clip search and may be NULL; LOSS and
+ * FEEDBACK count as DIAG here, since nothing compensates. Checks w itself. */
+enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int k,
+                                   const struct atom_weight_options *opt, const struct atom_hessian *hessian,
+                                   struct atom_qlinear **out, struct atom_error *err);
+
+/* ||(W - Wq) X|| / ||W X|| = sqrt(tr(E H E') / tr(W H W')); of the weights themselves when hessian is NULL; 0 when the
+ * denominator is. */
+enum atom_status atom_qlinear_error(const struct atom_qlinear *q, const float *w, const struct atom_hessian *hessian,
+                                    double *out, struct atom_error *err);
+
+#endif
