@@ -78,6 +78,8 @@ struct atom_backend {
     enum atom_status (*linear_create)(const struct atom_site *site, const struct atom_linear_part *parts, int n_parts,
                                       struct atom_linear **out, struct atom_error *err);
     void (*linear_free)(struct atom_linear *lin);
+    /* moves the bias of `from`, a linear of the same shape, into lin */
+    void (*linear_take_bias)(struct atom_linear *lin, struct atom_linear *from);
     enum atom_status (*work_create)(const struct atom_work_shape *shape, struct atom_work **out,
                                     struct atom_error *err);
     void (*work_free)(struct atom_work *w);

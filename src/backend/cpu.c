@@ -297,6 +297,7 @@ const struct atom_backend atom_backend_cpu = {
     .name = "cpu",
     .linear_create = atom_cpu_linear_create,
     .linear_free = atom_cpu_linear_free,
+    .linear_take_bias = atom_cpu_linear_take_bias,
     .work_create = work_create,
     .work_free = work_free,
     .kv_create = atom_cpu_kv_create,

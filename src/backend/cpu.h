@@ -61,6 +61,7 @@ void *atom_alloc64(size_t n_bytes); /* 64-byte aligned, zeroed; free() */
 enum atom_status atom_cpu_linear_create(const struct atom_site *site, const struct atom_linear_part *parts,
                                         int n_parts, struct atom_linear **out, struct atom_error *err);
 void atom_cpu_linear_free(struct atom_linear *lin);
+void atom_cpu_linear_take_bias(struct atom_linear *lin, struct atom_linear *from);
 void atom_cpu_linear(struct atom_work *w, const struct atom_linear *lin, enum atom_buf dst, bool add);
 /* y [n_tok, n] (ld apart) = acts * lin (+ y when add) */
 void atom_cpu_linear_into(struct atom_work *w, const struct atom_linear *lin, float *y, size_t ld, bool add);

@@ -190,6 +190,13 @@ void atom_cpu_linear_free(struct atom_linear *lin)
     free(lin);
 }
 
+void atom_cpu_linear_take_bias(struct atom_linear *lin, struct atom_linear *from)
+{
+    assert(lin->p.n == from->p.n && !lin->p.bias);
+    lin->p.bias = from->p.bias;
+    from->p.bias = NULL;
+}
+
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static void read_back_row(void *ctx, int t, int worker)

@@ -37,6 +37,7 @@ struct atom_layer_source {
     const struct atom_config *cfg;
     const struct atom_tensors *tensors;
     struct atom_scheme scheme;    /* how it is stored (wbits) and run (abits) */
+    bool float_weights;           /* P.weight whatever the scheme's wbits, in the scheme's layouts and orders */
     const int32_t *const *orders; /* [ATOM_N_SITES]; NULL: the checkpoint's, identity where it has none */
 };
 

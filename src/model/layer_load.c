@@ -206,7 +206,7 @@ static enum atom_status make_part(const struct loader *ld, int proj, struct atom
     if (atom_projs[proj].linear == ATOM_LIN_GATE_UP)
         part->row_order = ld->layer->sites[ATOM_DOWN_IN].order;
     enum atom_status st;
-    if (ld->src->scheme.wbits < 16) {
+    if (ld->src->scheme.wbits < 16 && !ld->src->float_weights) {
         st = quantized_part(ld, proj, part, err);
     } else {
         const struct atom_tensor *t;

@@ -128,7 +128,7 @@ static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
 
 static enum atom_status load_layers(struct atom_model *m, struct atom_error *err)
 {
-    struct atom_layer_source src = {&m->cfg, m->tensors, m->cfg.scheme, NULL};
+    struct atom_layer_source src = {&m->cfg, m->tensors, m->cfg.scheme, false, NULL};
     m->layers = calloc((size_t)m->cfg.layers, sizeof *m->layers);
     if (!m->layers)
         return atom_fail_nomem(err, (size_t)m->cfg.layers * sizeof *m->layers);

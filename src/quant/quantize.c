@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* atom_quantize: layer by layer from a float checkpoint to a quantized one. */
+#include "base/file.h"
+#include "eval/windows.h"
+#include "model/model.h"
+#include "quant/calib_ids.h"
+#include "quant/fingerprint.h"
+#include "quant/layer_quant.h"
+#include "quant/order.h"
+#include "quant/partial.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct run {
+    const struct atom_quantize_options *opt;
+    struct atom_scheme scheme; /* outliers settled */
+    struct atom_config cfg;    /* of the float model */
+    struct atom_tensors *tensors;
+    struct atom_windows windows;
+    struct atom_partial *partial;
+    struct atom_calib *calib;
+    double ticks, ticks_a_layer;
+    int layer;
+};
+
+static bool tell(struct run *r, const char *note)
+{
+    const struct atom_progress p = {.phase = "quantize",
+                                    .unit = "layer",
+                                    .done = r->ticks / r->ticks_a_layer,
+                                    .total = r->cfg.layers,
+                                    .note = note};
+    return !r->opt->progress || r->opt->progress(r->opt->user, &p);
+}
+
+static bool on_tick(void *user)
+{
+    struct run *r = user;
+    r->ticks++;
+    return tell(r, NULL);
+}
+
+static void on_note(void *user, const char *note) { tell(user, note); }
+
+/* ---- inputs ------------------------------------------------------------------------------------------------------ */
+
+static enum atom_status read_windows(struct run *r, struct atom_error *err)
+{
+    const struct atom_quantize_options *o = r->opt;
+    struct atom_tokenizer *tok = NULL;
+    char *text = NULL;
+    size_t n_bytes;
+    if (o->calib_ids)
+        return atom_calib_ids_read(o->calib_ids, o->samples, o->window, r->cfg.vocab, &r->windows, err);
+    enum atom_status st = atom_file_read(o->calib, (size_t)1 << 34, &text, &n_bytes, err);
+    st = st ? st : atom_tokenizer_open(o->model, &tok, err);
+    st = st ? st : atom_windows_of_text(tok, r->cfg.bos, text, n_bytes, o->window, &r->windows, err);
+    if (!st && r->windows.n < o->samples)
+        st = atom_fail(err, ATOM_ERR_INVALID, "%s holds %lld windows of %d tokens, %d samples were asked for", o->calib,
+                       (long long)r->windows.n, o->window, o->samples);
+    for (size_t i = 0; !st && i < r->windows.ids.n; i++)
+        if (r->windows.ids.ids[i] >= r->cfg.vocab)
+            st = atom_fail(err, ATOM_ERR_FORMAT, "%s: the tokenizer gives id %d, the model's vocabulary has %d",
+                           o->model, r->windows.ids.ids[i], r->cfg.vocab);
+    atom_tokenizer_close(tok);
+    free(text);
+    return st;
+}
+
+static void settle_outliers(struct run *r)
+{
+    int narrowest = r->cfg.hidden;
+    for (int i = 0; i < ATOM_N_SITES; i++) {
+        int k = atom_site_channels(&r->cfg, (enum atom_site_id)i);
+        narrowest = k < narrowest ? k : narrowest;
+    }
+    if (r->scheme.outliers < 0)
+        r->scheme.outliers = atom_outliers_quarter(128, narrowest);
+}
+
+static enum atom_status check_options(struct run *r, struct atom_error *err)
+{
+    const struct atom_quantize_options *o = r->opt;
+    if (!o->model || !o->out || (!o->calib == !o->calib_ids))
+        return atom_fail(err, ATOM_ERR_INVALID, "quantize needs a model, an output and one calibration file");
+    if (o->samples < 1 || o->samples > 1 << 20 || o->window < 2 || o->window > 1 << 20)
+        return atom_fail(err, ATOM_ERR_INVALID, "%d samples of %d tokens are out of range", o->samples, o->window);
+    enum atom_status st = atom_config_load(o->model, &r->cfg, err);
+    if (st)
+        return st;
+    if (r->cfg.quantized)
+        return atom_fail(err, ATOM_ERR_INVALID, "%s is quantized already", o->model);
+    if (o->window > r->cfg.max_position)
+        return atom_fail(err, ATOM_ERR_INVALID, "windows of %d tokens: the model takes %d positions at most", o->window,
+                         r->cfg.max_position);
+    settle_outliers(r);
+    st = atom_scheme_check(&r->scheme, r->cfg.head_dim, err);
+    st = st ? st : atom_tensors_open(o->model, &r->tensors, err);
+    return st ? st : read_windows(r, err);
+}
+
+/* ---- layers ------------------------------------------------------------------------------------------------------ */
+
+static enum atom_status one_layer(struct run *r, struct atom_error *err)
+{
+    struct atom_layer_quant lq;
+    struct atom_layer_quant_setup setup = {.cfg = &r->cfg,
+                                           .tensors = r->tensors,
+                                           .scheme = &r->scheme,
+                                           .backend = &atom_backend_cpu,
+                                           .calib = r->calib,
+                                           .note = on_note,
+                                           .user = r};
+    enum atom_status st = atom_layer_quantize(&setup, r->layer, &lq, err);
+    if (st)
+        return st;
+    st = atom_partial_put_layer(r->partial, r->layer, lq.pack.at, lq.pack.n, lq.report, lq.n_report, err);
+    st = st ? st : atom_calib_advance(r->calib, r->layer, &lq.layer, err);
+    atom_layer_quant_fini(&lq);
+    return st;
+}
+
+/* Brings the windows to where an earlier run stopped, through the layers it left. */
+static enum atom_status catch_up(struct run *r, struct atom_error *err)
+{
+    struct atom_tensors *done = NULL;
+    struct atom_layer layer;
+    int next = atom_partial_next(r->partial);
+    if (next == 0 || next == r->cfg.layers)
+        return ATOM_OK;
+    enum atom_status st = atom_tensors_open(atom_partial_dir(r->partial), &done, err);
+    for (r->layer = 0; r->layer < next && !st; r->layer++) {
+        struct atom_layer_source src = {&r->cfg, done, r->scheme, false, NULL};
+        st = atom_calib_float(r->calib, r->layer, NULL, err);
+        st = st ? st : atom_layer_load(&atom_backend_cpu, &src, r->layer, &layer, err);
+        if (st)
+            break;
+        st = atom_calib_advance(r->calib, r->layer, &layer, err);
+        atom_layer_fini(&layer);
+        r->ticks = (r->layer + 1) * r->ticks_a_layer;
+    }
+    atom_tensors_close(done);
+    return st;
+}
+
+static enum atom_status all_layers(struct run *r, struct atom_error *err)
+{
+    const struct atom_calib_setup setup = {.cfg = &r->cfg,
+                                           .tensors = r->tensors,
+                                           .scheme = &r->scheme,
+                                           .backend = &atom_backend_cpu,
+                                           .ids = r->windows.ids.ids,
+                                           .windows = r->opt->samples,
+                                           .window = r->opt->window,
+                                           .keep_exact = atom_layer_quant_keeps_exact(&r->scheme),
+                                           .tick = on_tick,
+                                           .user = r};
+    if (atom_partial_next(r->partial) == r->cfg.layers)
+        return ATOM_OK;
+    r->ticks_a_layer = (double)r->opt->samples * atom_layer_quant_passes(&r->scheme);
+    enum atom_status st = atom_calib_create(&setup, &r->calib, err);
+    st = st ? st : catch_up(r, err);
+    for (r->layer = atom_partial_next(r->partial); !st && r->layer < r->cfg.layers; r->layer++) {
+        st = one_layer(r, err);
+        r->ticks = (r->layer + 1) * r->ticks_a_layer;
+    }
+    return st;
+}
+
+/* ---- what is no layer's ------------------------------------------------------------------------------------------ */
+
+static enum atom_status add_head(struct run *r, struct atom_pack *pack, struct atom_report_line *line, int *n_lines,
+                                 struct atom_error *err)
+{
+    const char *name = r->cfg.tied ? "model.embed_tokens.weight" : "lm_head.weight";
+    const struct atom_weight_options wo = {.bits = 8, .rows_per_scale = 1, .clip = 1};
+    unsigned floats = 1u << ATOM_F32 | 1u << ATOM_F16 | 1u << ATOM_BF16;
+    const struct atom_tensor *t;
+    struct atom_qlinear *q = NULL;
+    int n = r->cfg.vocab, k = r->cfg.hidden;
+    enum atom_status st = atom_tensors_need(r->tensors, name, floats, n, k, &t, err);
+    if (st || r->scheme.lm_head_bits == 16)
+        return st ? st : r->cfg.tied ? ATOM_OK : atom_pack_tensor(pack, t, NULL, err);
+    float *w = malloc((size_t)n * (size_t)k * sizeof *w);
+    if (!w)
+        return atom_fail_nomem(err, (size_t)n * (size_t)k * sizeof *w);
+    atom_tensor_floats(t, 0, (size_t)n * (size_t)k, w);
+    st = atom_quantize_rtn("lm_head.weight", w, n, k, &wo, NULL, &q, err);
+    st = st ? st : atom_qlinear_error(q, w, NULL, &line->error, err);
+    st = st ? st : atom_pack_head(pack, "lm_head", q, err);
+    line->name = "lm_head";
+    line->bits = st ? 0 : atom_qlinear_bits(q);
+    *n_lines = 1;
+    atom_qlinear_free(q);
+    free(w);
+    return st;
+}
+
+static enum atom_status finish(struct run *r, struct atom_error *err)
+{
+    static const char *const kept[] = {"model.embed_tokens.weight", "model.norm.weight"};
+    struct atom_pack pack = {0};
+    struct atom_report_line line = {0};
+    int n_lines = 0;
+    enum atom_status st = ATOM_OK;
+    for (int i = 0; i < 2 && !st; i++) {
+        const struct atom_tensor *t = atom_tensors_find(r->tensors, kept[i]);
+        st = t ? atom_pack_tensor(&pack, t, NULL, err)
+               : atom_fail(err, ATOM_ERR_FORMAT, "%s: tensor '%s' is missing", r->opt->model, kept[i]);
+    }
+    st = st ? st : add_head(r, &pack, &line, &n_lines, err);
+    st = st ? st : atom_tensors_check(r->tensors, err);
+    st = st ? st : atom_partial_finish(r->partial, &r->scheme, pack.at, pack.n, &line, n_lines, err);
+    atom_pack_fini(&pack);
+    return st;
+}
+
+enum atom_status atom_quantize(const struct atom_quantize_options *opt, struct atom_error *err)
+{
+    struct run r = {.opt = opt, .scheme = opt->scheme, .ticks_a_layer = 1};
+    char options[512];
+    enum atom_status st = check_options(&r, err);
+    if (!st) {
+        atom_fingerprint_options(&r.scheme, opt->samples, opt->window, options);
+        const struct atom_partial_run pr = {.model = opt->model,
+                                            .calib = opt->calib ? opt->calib : opt->calib_ids,
+                                            .out = opt->out,
+                                            .options = options,
+                                            .layers = r.cfg.layers,
+                                            .resume = opt->resume,
+                                            .overwrite = opt->overwrite};
+        st = atom_partial_open(&pr, &r.partial, err);
+    }
+    st = st ? st : all_layers(&r, err);
+    st = st ? st : finish(&r, err);
+    atom_calib_free(r.calib);
+    atom_partial_close(r.partial);
+    atom_windows_fini(&r.windows);
+    atom_tensors_close(r.tensors);
+    return st;
+}
