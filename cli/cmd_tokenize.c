@@ -65,7 +65,7 @@ static int print_tokens(const struct atom_tokenizer *tok, const json_t *text, un
     if (!atom_tokenizer_encode(tok, json_string_value(text), json_string_length(text), flags, &ids, err) &&
         !atom_tokenizer_decode(tok, ids.ids, ids.n, 0, &decoded, &n_decoded, err)) {
         line = line_of(&ids, decoded, n_decoded);
-        if (line && json_dumpf(line, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF)
+        if (line && json_dumpf(line, stdout, JSON_COMPACT | JSON_ENSURE_ASCII) == 0 && putchar('\n') != EOF)
             rc = EXIT_SUCCESS;
         else
             snprintf(err->message, sizeof err->message, "cannot write to standard output: %s", strerror(errno));

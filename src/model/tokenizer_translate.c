@@ -15,6 +15,19 @@
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{"    \
     "1f189}"
 
+/* Letters and numbers that Unicode 15 and 16 brought, which a PCRE2 of Unicode 14 takes for unassigned. */
+#define LETTERS                                                                                                        \
+    "\\p{L}\\x{1c89}-\\x{1c8a}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{105c0}-\\x{105f3}\\x{10d4a}-\\x{10d65}"        \
+    "\\x{10d6f}-\\x{10d85}\\x{10ec2}-\\x{10ec4}\\x{1123f}-\\x{11240}\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}"         \
+    "\\x{11390}-\\x{113b5}\\x{113b7}\\x{113d1}\\x{113d3}\\x{11bc0}-\\x{11be0}\\x{11f02}\\x{11f04}-\\x{11f10}"          \
+    "\\x{11f12}-\\x{11f33}\\x{1342f}\\x{13441}-\\x{13446}\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}"                   \
+    "\\x{16d40}-\\x{16d6c}\\x{18cff}\\x{1b132}\\x{1b155}\\x{1df25}-\\x{1df2a}\\x{1e030}-\\x{1e06d}"                    \
+    "\\x{1e4d0}-\\x{1e4eb}\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"
+#define NUMBERS                                                                                                        \
+    "\\p{N}\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}\\x{11f50}-\\x{11f59}"                       \
+    "\\x{16130}-\\x{16139}\\x{16d70}-\\x{16d79}\\x{1ccf0}-\\x{1ccf9}\\x{1d2c0}-\\x{1d2d3}\\x{1e4f0}-\\x{1e4f9}"        \
+    "\\x{1e5f1}-\\x{1e5fa}"
+
 struct reader {
     const struct atom_node *where;
     const char *pattern;
@@ -43,14 +56,14 @@ static enum atom_status refuse(const struct reader *r, const char *what, struct 
 }
 
 /* A class by its members; outside brackets they get brackets. */
-static void put_class(struct reader *r, bool negated, const char *members)
+static void put_class(struct reader *r, size_t n_read, bool negated, const char *members)
 {
     if (!r->in_class)
         put(r, negated ? "[^" : "[");
     put(r, members);
     if (!r->in_class)
         put(r, "]");
-    r->at += 2;
+    r->at += n_read;
 }
 
 static enum atom_status read_braced_escape(struct reader *r, struct atom_error *err)
@@ -58,7 +71,11 @@ static enum atom_status read_braced_escape(struct reader *r, struct atom_error *
     const char *close = memchr(r->pattern + r->at, '}', r->n - r->at);
     if (peek(r, 2) != '{' || !close)
         return refuse(r, "\\p without {name}", err);
-    copy(r, (size_t)(close + 1 - (r->pattern + r->at)));
+    bool negated = peek(r, 1) == 'P';
+    if (peek(r, 1) != 'x' && peek(r, 4) == '}' && (peek(r, 3) == 'L' || peek(r, 3) == 'N') && !(negated && r->in_class))
+        put_class(r, 5, negated, peek(r, 3) == 'L' ? LETTERS : NUMBERS);
+    else
+        copy(r, (size_t)(close + 1 - (r->pattern + r->at)));
     return ATOM_OK;
 }
 
@@ -92,18 +109,18 @@ static enum atom_status read_letter_escape(struct reader *r, struct atom_error *
     int c = peek(r, 1);
     switch (c) {
     case 's':
-        put_class(r, false, SPACES);
+        put_class(r, 2, false, SPACES);
         return ATOM_OK;
     case 'S':
-        put_class(r, false, NOT_SPACES);
+        put_class(r, 2, false, NOT_SPACES);
         return ATOM_OK;
     case 'w':
-        put_class(r, false, WORD);
+        put_class(r, 2, false, WORD);
         return ATOM_OK;
     case 'W':
         if (r->in_class)
             return refuse(r, "\\W inside brackets", err);
-        put_class(r, true, WORD);
+        put_class(r, 2, true, WORD);
         return ATOM_OK;
     case 'v': /* all vertical space for PCRE2 */
         put(r, "\\x{b}");
