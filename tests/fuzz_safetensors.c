@@ -15,12 +15,13 @@ static const struct {
 const void *const fuzz_seed = &seed;
 const size_t fuzz_seed_bytes = sizeof seed;
 
+static volatile uint8_t sink; /* so that the reads stay */
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 {
     struct atom_tensor_list list = {0};
     struct atom_error err = {0};
     if (!atom_safetensors_parse(data, n_bytes, "fuzz", &list, &err)) {
-        volatile uint8_t sink = 0;
         for (size_t i = 0; i < list.n; i++) {
             const struct atom_tensor *t = &list.at[i];
             float one;

@@ -331,7 +331,7 @@ static void test_write(void **state)
     float weights[6] = {1, 2, 3, 4, 5, 6};
     uint8_t packed[3] = {7, 8, 9};
     struct atom_tensor in[] = {
-        {.name = "z\"\xc3\xa4", .dtype = ATOM_U8, .n_dims = 1, .dims = {3}, .data = packed, .n_bytes = 3},
+        {.name = "z\"\\\n\xc3\xa4", .dtype = ATOM_U8, .n_dims = 1, .dims = {3}, .data = packed, .n_bytes = 3},
         {.name = "a", .dtype = ATOM_F32, .n_dims = 2, .dims = {2, 3}, .data = weights, .n_bytes = 24},
         {.name = "none", .dtype = ATOM_F16, .n_dims = 2, .dims = {0, 3}},
         {.name = "odd", .dtype = ATOM_OTHER, .dtype_text = "F64", .n_dims = 1, .dims = {2}, .data = weights, .n_bytes = 16},
