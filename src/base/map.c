@@ -97,7 +97,8 @@ static enum atom_status install_handler(struct atom_error *err)
 {
     struct sigaction now, action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigemptyset(&action.sa_mask);
-    page_bytes = (uintptr_t)sysconf(_SC_PAGESIZE);
+    if (!page_bytes)
+        page_bytes = (uintptr_t)sysconf(_SC_PAGESIZE);
     if (sigaction(SIGBUS, NULL, &now))
         return atom_fail_errno(err, errno, "cannot look at the handler for SIGBUS");
     if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_sigbus)
