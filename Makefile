@@ -50,8 +50,16 @@ $(BUILD)/tests/%: tests/%.c $(BUILD)/libatom.a
 
 tests: $(TEST_BIN)
 
+# tests/fuzz_NAME.c with a main of its own: build/fuzz/fuzz_NAME N [SEED_FILE].
+FUZZ_BIN := $(patsubst tests/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz_*.c))
+$(BUILD)/fuzz/%: tests/%.c tests/fuzz.h $(BUILD)/libatom.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests -DFUZZ_MAIN $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.c %.a,$^) $(LDLIBS)
+
+fuzz: $(FUZZ_BIN)
+
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all tests clean
+.PHONY: all tests fuzz clean
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d)

@@ -6,8 +6,8 @@
 #include "base/error.h"
 
 /* A read-only mapping. If the file is cut short while mapped, reads of the lost part give zeros and
- * atom_map_is_whole turns false, instead of SIGBUS ending the process (a handler that passes on every fault outside
- * these mappings is installed with the first map). */
+ * atom_map_is_whole turns false, instead of SIGBUS ending the process (opening
+ * a map installs a handler, unless it is there, that passes every other fault on to the one before it). */
 struct atom_map {
     const uint8_t *data;
     size_t n_bytes;

@@ -27,7 +27,6 @@ struct slot {
 static struct slot slots[MAX_MAPS];
 static atomic_int n_slots; /* slots ever used: the handler looks no further */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool installed;
 static struct sigaction previous;
 static uintptr_t page_bytes;
 
@@ -58,18 +57,31 @@ static bool fill_hole(uintptr_t address)
 
 /* A fault is met again when the handler returns, now with the default action; a signal that was sent is not, so it is
  * raised anew. */
+static void act_by_default(int number, bool sent)
+{
+    signal(number, SIG_DFL);
+    if (sent)
+        raise(number);
+}
+
+/* A handler that was installed after ours and passes faults on to us would get them back from us for ever. */
+static _Thread_local bool passing __attribute__((tls_model("initial-exec")));
+
 static void pass_on(int number, siginfo_t *info, void *context)
 {
-    bool sent = info->si_code <= 0;
-    if (previous.sa_flags & SA_SIGINFO) {
-        previous.sa_sigaction(number, info, context);
-    } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
-        previous.sa_handler(number);
-    } else if (!sent || previous.sa_handler == SIG_DFL) {
-        signal(number, SIG_DFL);
-        if (sent)
-            raise(number);
+    bool sent = info->si_code <= 0, handled = previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN;
+    if (sent && previous.sa_handler == SIG_IGN)
+        return;
+    if (!handled || passing) {
+        act_by_default(number, sent);
+        return;
     }
+    passing = true;
+    if (previous.sa_flags & SA_SIGINFO)
+        previous.sa_sigaction(number, info, context);
+    else
+        previous.sa_handler(number);
+    passing = false;
 }
 
 static void on_sigbus(int number, siginfo_t *info, void *context)
@@ -80,17 +92,20 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
     errno = saved;
 }
 
+/* With every map, because the program may have put its own in the place of ours since the last. */
 static enum atom_status install_handler(struct atom_error *err)
 {
-    if (installed)
-        return ATOM_OK;
-    page_bytes = (uintptr_t)sysconf(_SC_PAGESIZE);
-    struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    struct sigaction now, action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigemptyset(&action.sa_mask);
-    /* Known before ours can run. */
-    if (sigaction(SIGBUS, NULL, &previous) || sigaction(SIGBUS, &action, NULL))
+    if (!page_bytes)
+        page_bytes = (uintptr_t)sysconf(_SC_PAGESIZE);
+    if (sigaction(SIGBUS, NULL, &now))
+        return atom_fail_errno(err, errno, "cannot look at the handler for SIGBUS");
+    if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_sigbus)
+        return ATOM_OK;
+    previous = now; /* known before ours can run */
+    if (sigaction(SIGBUS, &action, NULL))
         return atom_fail_errno(err, errno, "cannot install a handler for SIGBUS");
-    installed = true;
     return ATOM_OK;
 }
 

@@ -13,7 +13,8 @@ enum atom_status atom_json_parse(const char *file, const char *text, size_t n_by
 {
     json_error_t why;
     json_t *root = json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &why);
-    if (!root && json_error_code(&why) == json_error_out_of_memory)
+    /* Out of memory, the parser mostly stops without a word. */
+    if (!root && (!why.text[0] || json_error_code(&why) == json_error_out_of_memory))
         return atom_fail_nomem(err, n_bytes);
     if (!root)
         return atom_fail(err, ATOM_ERR_FORMAT, "%s: not valid JSON at line %d, column %d: %s", file, why.line,

@@ -3,9 +3,11 @@
 
 #include "base/file.h"
 
-#include <jansson.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 static enum atom_status check_tensor(const struct atom_tensor *t, struct atom_error *err)
 {
@@ -25,62 +27,96 @@ static enum atom_status check_tensor(const struct atom_tensor *t, struct atom_er
     return ATOM_OK;
 }
 
-/* NULL when out of memory, or when the name is not UTF-8. */
-static json_t *describe(const struct atom_tensor *t, size_t begin)
+static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+static bool is_utf8(const char *text)
 {
-    json_t *shape = json_array();
-    for (int i = 0; i < t->n_dims; i++)
-        json_array_append_new(shape, json_integer(t->dims[i]));
-    const char *dtype = t->dtype == ATOM_OTHER ? t->dtype_text : atom_dtype_name(t->dtype);
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape, "data_offsets", (json_int_t)begin,
-                     (json_int_t)(begin + t->n_bytes));
+    utf8proc_int32_t point;
+    const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)text;
+    utf8proc_ssize_t left = (utf8proc_ssize_t)strlen(text), n = 0;
+    while (left > 0 && (n = utf8proc_iterate(at, left, &point)) > 0) {
+        at += n;
+        left -= n;
+    }
+    return left == 0;
 }
 
-static enum atom_status describe_all(const struct atom_tensor *tensors, int n, json_t *root, struct atom_error *err)
+static enum atom_status check_names(const struct atom_tensor *tensors, int n, struct atom_error *err)
 {
-    size_t begin = 0;
-    for (int i = 0; i < n; i++) {
-        const char *name = tensors[i].name;
-        enum atom_status status = check_tensor(&tensors[i], err);
-        if (status)
-            return status;
-        if (json_object_get(root, name))
-            return atom_fail(err, ATOM_ERR_INVALID, "two tensors to be written are called '%s'", name);
-        if (json_object_set_new(root, name, describe(&tensors[i], begin)))
-            return atom_fail(err, ATOM_ERR_NOMEM, "out of memory, or a tensor's name is not UTF-8");
-        begin += tensors[i].n_bytes;
+    size_t n_bytes = ((size_t)n + 1) * sizeof(char *);
+    const char **names = malloc(n_bytes);
+    if (!names)
+        return atom_fail_nomem(err, n_bytes);
+    names[0] = "__metadata__"; /* not a tensor's to have */
+    for (int i = 0; i < n; i++)
+        names[i + 1] = tensors[i].name;
+    qsort(names, (size_t)n + 1, sizeof *names, by_text);
+    enum atom_status status = ATOM_OK;
+    for (int i = 0; i <= n && !status; i++) {
+        if (!is_utf8(names[i]))
+            status = atom_fail(err, ATOM_ERR_INVALID, "a tensor's name is not UTF-8");
+        else if (i && strcmp(names[i - 1], names[i]) == 0)
+            status = atom_fail(err, ATOM_ERR_INVALID, "two tensors to be written are called '%s'", names[i]);
     }
-    return ATOM_OK;
+    free(names);
+    return status;
+}
+
+/* Appends a JSON string; a byte takes at most six. */
+static char *put_string(char *out, const char *text)
+{
+    *out++ = '"';
+    for (; *text; text++) {
+        if ((unsigned char)*text < 0x20)
+            out += sprintf(out, "\\u%04x", (unsigned)*text);
+        else if (*text == '"' || *text == '\\')
+            out += sprintf(out, "\\%c", *text);
+        else
+            *out++ = *text;
+    }
+    *out++ = '"';
+    return out;
+}
+
+enum { FRAME_BYTES = 160, DIM_BYTES = 21 };
+
+static char *put_tensor(char *out, const struct atom_tensor *t, size_t begin)
+{
+    out = put_string(out, t->name);
+    out += sprintf(out, ":{\"dtype\":");
+    out = put_string(out, t->dtype == ATOM_OTHER ? t->dtype_text : atom_dtype_name(t->dtype));
+    out += sprintf(out, ",\"shape\":[");
+    for (int i = 0; i < t->n_dims; i++)
+        out += sprintf(out, "%s%" PRId64, i ? "," : "", t->dims[i]);
+    return out + sprintf(out, "],\"data_offsets\":[%zu,%zu]}", begin, begin + t->n_bytes);
 }
 
 /* Length and JSON, filled with spaces so that the data begins at a multiple of 8; malloc'd. */
 static enum atom_status make_header(const struct atom_tensor *tensors, int n, char **header, size_t *n_bytes,
                                     struct atom_error *err)
 {
-    char *text = NULL, *bytes = NULL;
-    json_t *root = json_pack("{s:{s:s}}", "__metadata__", "format", "pt"); /* transformers asks for it */
-    if (!root)
-        return atom_fail_nomem(err, 64);
-    enum atom_status status = describe_all(tensors, n, root, err);
-    if (status)
-        goto done;
-    text = json_dumps(root, JSON_COMPACT);
-    size_t length = text ? strlen(text) : 0, padded = (length + 7) / 8 * 8;
-    bytes = text ? malloc(8 + padded) : NULL;
-    if (!bytes) {
-        status = atom_fail_nomem(err, 8 + padded);
-        goto done;
+    static const char start[] = "{\"__metadata__\":{\"format\":\"pt\"}"; /* transformers asks for it */
+    size_t room = 8 + sizeof start + 9, begin = 0;
+    for (int i = 0; i < n; i++)
+        room += FRAME_BYTES + ATOM_MAX_DIMS * DIM_BYTES + 6 * strlen(tensors[i].name);
+    char *bytes = malloc(room);
+    if (!bytes)
+        return atom_fail_nomem(err, room);
+    char *out = bytes + 8 + sprintf(bytes + 8, "%s", start);
+    for (int i = 0; i < n; i++) {
+        *out++ = ',';
+        out = put_tensor(out, &tensors[i], begin);
+        begin += tensors[i].n_bytes;
     }
+    *out++ = '}';
+    while ((out - bytes) % 8)
+        *out++ = ' ';
+    size_t length = (size_t)(out - bytes) - 8;
     for (int i = 0; i < 8; i++)
-        bytes[i] = (char)(padded >> (8 * i));
-    memset(bytes + 8, ' ', padded);
-    memcpy(bytes + 8, text, length);
+        bytes[i] = (char)(length >> (8 * i));
     *header = bytes;
-    *n_bytes = 8 + padded;
-done:
-    free(text);
-    json_decref(root);
-    return status;
+    *n_bytes = 8 + length;
+    return ATOM_OK;
 }
 
 enum atom_status atom_safetensors_write(const char *path, const struct atom_tensor *tensors, int n,
@@ -89,7 +125,11 @@ enum atom_status atom_safetensors_write(const char *path, const struct atom_tens
     int fd = -1;
     char *header = NULL;
     size_t n_bytes = 0;
-    enum atom_status status = make_header(tensors, n, &header, &n_bytes, err);
+    enum atom_status status = check_names(tensors, n, err);
+    for (int i = 0; i < n && !status; i++)
+        status = check_tensor(&tensors[i], err);
+    if (!status)
+        status = make_header(tensors, n, &header, &n_bytes, err);
     if (status)
         return status;
     status = atom_file_create(path, &fd, err);

@@ -246,10 +246,15 @@ static double widen(float x)
 json_t *atom_scheme_json(const struct atom_scheme *s)
 {
     json_t *rotate = json_array();
+    int failed = !rotate;
     if (s->rotate & ATOM_ROTATE_QK)
-        json_array_append_new(rotate, json_string("qk"));
+        failed |= json_array_append_new(rotate, json_string("qk"));
     if (s->rotate & ATOM_ROTATE_V)
-        json_array_append_new(rotate, json_string("v"));
+        failed |= json_array_append_new(rotate, json_string("v"));
+    if (failed) {
+        json_decref(rotate);
+        return NULL;
+    }
     return json_pack(
         "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b}", "quant_method", "atom",
         "version", VERSION, "wbits", s->wbits, "abits", s->abits, "kvbits", s->kvbits, "group", s->group, "outliers",

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "helpers.h"
+
+#include "model/config.h"
+
+#include <jansson.h>
+#include <sys/stat.h>
+
+#define BASE                                                                                                          \
+    "\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":2,"                     \
+    "\"num_attention_heads\":4,\"vocab_size\":100"
+
+#define ATOM_Q                                                                                                        \
+    "\"quant_method\":\"atom\",\"version\":1,\"wbits\":4,\"abits\":4,\"kvbits\":4,\"group\":128,\"outliers\":128,"      \
+    "\"outlier_bits\":8,\"rows_per_scale\":2,\"act_clip\":0.9,\"weight_clip\":0.85,\"kv_clip\":1.0,"                    \
+    "\"kv_rope\":\"pre\",\"rotate\":[],\"lm_head_bits\":16,\"gptq\":true"
+
+static struct atom_config good(const char *text)
+{
+    struct atom_error err = {0};
+    struct atom_config c;
+    assert_ok(atom_config_parse(text, strlen(text), &c, &err), &err);
+    return c;
+}
+
+static void bad(const char *text, enum atom_status code, const char *words)
+{
+    struct atom_error err = {0};
+    struct atom_config c, before;
+    memset(&c, 0x5a, sizeof c);
+    before = c;
+    assert_fails(atom_config_parse(text, strlen(text), &c, &err), &err, code, words);
+    assert_memory_equal(&c, &before, sizeof c);
+}
+
+#define GOOD(more) good("{" BASE "," more "}")
+#define UNSUPPORTED(more, words) bad("{" BASE "," more "}", ATOM_ERR_UNSUPPORTED, words)
+#define DAMAGED(more, words) bad("{" BASE "," more "}", ATOM_ERR_FORMAT, words)
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    struct atom_config c = good("{" BASE "}");
+    assert_true(c.hidden == 64 && c.intermediate == 96 && c.layers == 2 && c.heads == 4 && c.vocab == 100);
+    assert_true(c.kv_heads == 4 && c.head_dim == 16 && !c.tied && !c.attention_bias && !c.mlp_bias);
+    assert_true(c.rope.kind == ATOM_ROPE_DEFAULT && c.rope.theta == 10000);
+    assert_true(c.bos == -1 && c.n_eos == 0 && !c.quantized);
+    assert_true(c.scheme.wbits == 16 && c.scheme.abits == 16 && c.scheme.kvbits == 16 && c.scheme.lm_head_bits == 16);
+}
+
+static void test_fields(void **state)
+{
+    (void)state;
+    struct atom_config c =
+        GOOD("\"num_key_value_heads\":2,\"head_dim\":32,\"tie_word_embeddings\":true,\"attention_bias\":true,"
+             "\"mlp_bias\":true,\"rms_norm_eps\":1e-5,\"max_position_embeddings\":4096,\"hidden_act\":\"swish\","
+             "\"bos_token_id\":1,\"eos_token_id\":[2,3,2],\"pad_token_id\":-1,\"pretraining_tp\":2,"
+             "\"sliding_window\":null,\"something_new\":null,\"layer_types\":[\"full_attention\",\"full_attention\"]");
+    assert_true(c.kv_heads == 2 && c.head_dim == 32 && c.tied && c.attention_bias && c.mlp_bias);
+    assert_true(c.rms_eps == 1e-5f && c.max_position == 4096 && c.bos == 1);
+    assert_true(c.n_eos == 2 && c.eos[0] == 2 && c.eos[1] == 3);
+    assert_int_equal(GOOD("\"eos_token_id\":7").eos[0], 7);
+    assert_int_equal(GOOD("\"eos_token_id\":null").n_eos, 0);
+}
+
+static void test_rope(void **state)
+{
+    (void)state;
+#define LLAMA3                                                                                                        \
+    "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192"
+    const struct atom_config same[] = {
+        GOOD("\"rope_theta\":5e5,\"rope_scaling\":{\"rope_type\":\"llama3\"," LLAMA3 "}"),
+        GOOD("\"rope_theta\":500000,\"rope_scaling\":{\"type\":\"llama3\",\"rope_type\":\"llama3\"," LLAMA3 "}"),
+        GOOD("\"rope_parameters\":{\"rope_theta\":500000.0,\"rope_type\":\"llama3\"," LLAMA3 "}"),
+    };
+    for (int i = 0; i < 3; i++) {
+        assert_true(same[i].rope.kind == ATOM_ROPE_LLAMA3 && same[i].rope.theta == 500000 && same[i].rope.factor == 8);
+        assert_true(same[i].rope.low_freq_factor == 1 && same[i].rope.high_freq_factor == 4);
+        assert_int_equal(same[i].rope.original_max_position, 8192);
+    }
+    struct atom_config c = GOOD("\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}");
+    assert_true(c.rope.kind == ATOM_ROPE_LINEAR && c.rope.factor == 4 && c.rope.theta == 10000);
+    c = GOOD("\"rope_scaling\":null,\"rope_theta\":1e6,\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":1e6}");
+    assert_true(c.rope.kind == ATOM_ROPE_DEFAULT && c.rope.theta == 1e6);
+
+    UNSUPPORTED("\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2.0}", "'dynamic'");
+    UNSUPPORTED("\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2.0}", "'yarn'");
+    UNSUPPORTED("\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0,\"beta_fast\":1}", "'beta_fast'");
+    UNSUPPORTED("\"rope_scaling\":{\"factor\":2.0}", "scaling factors");
+    UNSUPPORTED("\"rope_parameters\":{\"partial_rotary_factor\":0.5}", "'partial_rotary_factor'");
+    DAMAGED("\"rope_scaling\":{\"type\":\"linear\",\"rope_type\":\"llama3\",\"factor\":2.0}", "rope_type is 'llama3'");
+    DAMAGED("\"rope_scaling\":{\"type\":\"linear\"}", "linear takes");
+    DAMAGED("\"rope_scaling\":{\"type\":\"linear\",\"factor\":-1}", "'factor' is -1");
+    DAMAGED("\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}", "llama3 takes");
+    DAMAGED("\"rope_scaling\":[1]", "rope_scaling is a list");
+    DAMAGED("\"rope_scaling\":{},\"rope_parameters\":{}", "both");
+    DAMAGED("\"rope_theta\":1e4,\"rope_parameters\":{\"rope_theta\":5e5}", "500000");
+    DAMAGED("\"rope_theta\":0", "rope_theta");
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    bad("{\"model_type\":\"mistral\",\"sliding_window\":4096}", ATOM_ERR_UNSUPPORTED, "'mistral'");
+    bad("{\"hidden_size\":64}", ATOM_ERR_FORMAT, "model_type");
+    UNSUPPORTED("\"clip_qkv\":8.0", "'clip_qkv'");
+    UNSUPPORTED("\"hidden_act\":\"gelu\"", "\"gelu\"");
+    UNSUPPORTED("\"sliding_window\":4096", "'sliding_window' is 4096");
+    UNSUPPORTED("\"partial_rotary_factor\":0.5", "0.5");
+    UNSUPPORTED("\"rope_interleaved\":true", "rope_interleaved");
+    UNSUPPORTED("\"layer_types\":[\"sliding_attention\"]", "layer_types");
+    UNSUPPORTED("\"pruned_heads\":{\"0\":[1]}", "pruned_heads");
+    UNSUPPORTED("\"eos_token_id\":[1,2,3,4,5,6,7,8,9]", "more than 8");
+    bad("{\"model_type\":\"llama\"}", ATOM_ERR_FORMAT, "'hidden_size' is missing");
+    bad("{\"model_type\":\"llama\",\"hidden_size\":null}", ATOM_ERR_FORMAT, "'hidden_size' is missing");
+}
+
+static void test_damaged(void **state)
+{
+    (void)state;
+    DAMAGED("\"num_key_value_heads\":3", "3 key-value heads");
+    DAMAGED("\"num_key_value_heads\":0", "num_key_value_heads");
+    DAMAGED("\"head_dim\":15", "odd");
+    DAMAGED("\"head_dim\":-16", "-16");
+    DAMAGED("\"head_dim\":1000000", "more than");
+    DAMAGED("\"max_position_embeddings\":99999999999", "99999999999");
+    DAMAGED("\"max_position_embeddings\":2048.0", "not an integer");
+    DAMAGED("\"rms_norm_eps\":\"1e-5\"", "not a number");
+    DAMAGED("\"rms_norm_eps\":0", "rms_norm_eps");
+    DAMAGED("\"tie_word_embeddings\":1", "not true or false");
+    DAMAGED("\"eos_token_id\":100", "vocabulary of 100");
+    DAMAGED("\"eos_token_id\":\"2\"", "eos_token_id");
+    DAMAGED("\"bos_token_id\":100", "vocabulary of 100");
+    DAMAGED("\"head_dim\":16,\"head_dim\":32", "duplicate");
+    DAMAGED("\"_name_or_path\":\"\xff\"", "0xff");
+    bad("{" BASE, ATOM_ERR_FORMAT, "line 1");
+    bad("", ATOM_ERR_FORMAT, "JSON");
+    bad("[1]", ATOM_ERR_FORMAT, "not a JSON object");
+    bad("{\"model_type\":\"llama\",\"hidden_size\":65,\"intermediate_size\":96,\"num_hidden_layers\":2,"
+        "\"num_attention_heads\":4,\"vocab_size\":100}", ATOM_ERR_FORMAT, "no multiple of 4");
+}
+
+/* ---- schemes ------------------------------------------------------------------------------------------------------ */
+
+#define QUANT(fields) "\"quantization_config\":{" fields "}"
+
+static void test_quantized(void **state)
+{
+    (void)state;
+    struct atom_config c = GOOD(QUANT(ATOM_Q));
+    assert_true(c.quantized && c.scheme.wbits == 4 && c.scheme.abits == 4 && c.scheme.kvbits == 4);
+    assert_true(c.scheme.group == 128 && c.scheme.outliers == 128 && c.scheme.rows_per_scale == 2);
+    assert_true(c.scheme.act_clip == 0.9f && c.scheme.weight_clip == 0.85f && c.scheme.kv_clip == 1);
+    assert_true(!c.scheme.clip_search && c.scheme.kv_rope == ATOM_KV_PRE && !c.scheme.rotate && c.scheme.gptq);
+    c = GOOD(QUANT(ATOM_Q ",\"clip_search\":true"));
+    assert_true(c.scheme.clip_search);
+    assert_false(GOOD("\"quantization_config\":null").quantized);
+    UNSUPPORTED(QUANT("\"quant_method\":\"gptq\",\"bits\":4"), "'gptq'");
+    UNSUPPORTED(QUANT("\"quant_method\":\"atom\",\"version\":2,\"new\":4"), "version 2");
+    UNSUPPORTED(QUANT(ATOM_Q ",\"new\":4"), "'new'");
+    DAMAGED(QUANT("\"quant_method\":\"atom\",\"version\":1,\"wbits\":4"), "'abits' is missing");
+    DAMAGED(QUANT("\"quant_method\":1"), "quant");
+    DAMAGED("\"quantization_config\":3", "not an object");
+}
+
+static void test_scheme_check(void **state)
+{
+    (void)state;
+    struct atom_scheme s;
+    struct atom_error err = {0};
+    assert_ok(atom_scheme_recipe("paper", &s, &err), &err);
+    assert_ok(atom_scheme_check(&s, 128, &err), &err);
+    assert_true(s.kv_rope == ATOM_KV_PRE && s.rotate == 0 && s.rows_per_scale == 2 && !s.clip_search);
+    assert_fails(atom_scheme_recipe("best", &s, &err), &err, ATOM_ERR_INVALID, "'best'");
+    memset(&err, 0, sizeof err);
+    assert_ok(atom_scheme_recipe("default", &s, &err), &err);
+    const int good_sizes[] = {0, 1, 2, 12, 20, 24, 40, 48, 64, 80, 96, 128, 160}, bad_sizes[] = {3, 6, 10, 36, 100, 112};
+    for (size_t i = 0; i < sizeof good_sizes / sizeof *good_sizes; i++)
+        assert_ok(atom_scheme_check(&s, good_sizes[i], &err), &err);
+    for (size_t i = 0; i < sizeof bad_sizes / sizeof *bad_sizes; i++)
+        assert_int_equal(atom_scheme_check(&s, bad_sizes[i], NULL), ATOM_ERR_UNSUPPORTED);
+    s.kv_rope = ATOM_KV_PRE;
+    assert_fails(atom_scheme_check(&s, 0, &err), &err, ATOM_ERR_INVALID, "rotate qk needs kv_rope post");
+    s.rotate = ATOM_ROTATE_V;
+    assert_int_equal(atom_scheme_check(&s, 0, NULL), ATOM_OK);
+#define REFUSED(change)                                                                                               \
+    do {                                                                                                              \
+        struct atom_scheme other = s;                                                                                 \
+        other.change;                                                                                                 \
+        assert_int_equal(atom_scheme_check(&other, 0, NULL), ATOM_ERR_INVALID);                                       \
+    } while (0)
+    REFUSED(wbits = 5);
+    REFUSED(abits = 2);
+    REFUSED(kvbits = 2);
+    REFUSED(lm_head_bits = 4);
+    REFUSED(group = -1);
+    REFUSED(outliers = -1);
+    REFUSED(rows_per_scale = 0);
+    REFUSED(act_clip = 0);
+    REFUSED(weight_clip = 1.5f);
+    REFUSED(kv_clip = 0.0f / 0.0f);
+    REFUSED(rotate = 8);
+}
+
+/* ---- files -------------------------------------------------------------------------------------------------------- */
+
+static void test_generation_config(void **state)
+{
+    (void)state;
+    char *dir = make_dir();
+    struct atom_error err = {0};
+    struct atom_config c;
+    put_text(dir, "config.json", "{" BASE ",\"eos_token_id\":2}");
+    put_text(dir, "generation_config.json", "{\"eos_token_id\":[2,5],\"temperature\":0.6}");
+    assert_ok(atom_config_load(dir, &c, &err), &err);
+    assert_true(c.n_eos == 2 && c.eos[0] == 2 && c.eos[1] == 5);
+    put_text(dir, "generation_config.json", "{\"eos_token_id\":[2,500]}");
+    assert_fails(atom_config_load(dir, &c, &err), &err, ATOM_ERR_FORMAT, "500");
+    memset(&err, 0, sizeof err);
+    put_text(dir, "generation_config.json", "{");
+    assert_fails(atom_config_load(dir, &c, &err), &err, ATOM_ERR_FORMAT, "generation_config.json");
+    memset(&err, 0, sizeof err);
+    assert_int_equal(unlink(in_dir(dir, "config.json")), 0);
+    assert_fails(atom_config_load(dir, &c, &err), &err, ATOM_ERR_IO, "config.json");
+    memset(&err, 0, sizeof err);
+    assert_int_equal(mkdir(in_dir(dir, "config.json"), 0777), 0);
+    assert_fails(atom_config_load(dir, &c, &err), &err, ATOM_ERR_IO, "is a directory");
+    remove_dir(dir);
+}
+
+static void round_trip(const char *dir, const char *recipe)
+{
+    struct atom_error err = {0};
+    struct atom_scheme s;
+    char *text = NULL;
+    assert_ok(atom_scheme_recipe(recipe, &s, &err), &err);
+    s.outliers = 32;
+    s.act_clip = 0.87654321f;
+    assert_ok(atom_config_quantized_text(dir, &s, &text, &err), &err);
+    struct atom_config c = good(text);
+    assert_true(c.quantized && c.scheme.act_clip == s.act_clip && c.scheme.weight_clip == s.weight_clip);
+    assert_true(c.scheme.rotate == s.rotate && c.scheme.kv_rope == s.kv_rope && c.scheme.gptq == s.gptq);
+    assert_true(c.scheme.clip_search == s.clip_search && c.scheme.rows_per_scale == s.rows_per_scale);
+    assert_non_null(strstr(text, "\"kv_clip\": 1.0"));
+    free(text);
+}
+
+static void test_quantized_text(void **state)
+{
+    (void)state;
+    char *dir = make_dir(), *text = NULL;
+    struct atom_error err = {0};
+    struct atom_scheme s;
+    assert_ok(atom_scheme_recipe("paper", &s, &err), &err);
+    round_trip("models/tiny", "paper");
+    round_trip("models/tiny", "default");
+    put_text(dir, "config.json", "{" BASE ",\n  \"rms_norm_eps\": 1e-05, \"id2label\": {\"a\": \"}\"}\n}  \n");
+    assert_ok(atom_config_quantized_text(dir, &s, &text, &err), &err);
+    assert_non_null(strstr(text, "1e-05"));
+    assert_non_null(strstr(text, "\"act_clip\": 0.9,"));
+    assert_int_equal(good(text).scheme.outliers, 128);
+    put_text(dir, "config.json", text);
+    free(text);
+    text = NULL;
+    assert_fails(atom_config_quantized_text(dir, &s, &text, &err), &err, ATOM_ERR_INVALID, "quantized already");
+    assert_null(text);
+    memset(&err, 0, sizeof err);
+    put_text(dir, "config.json", "{" BASE ",\"quantization_config\":null,\"use_cache\":true}");
+    assert_ok(atom_config_quantized_text(dir, &s, &text, &err), &err);
+    assert_true(good(text).quantized);
+    free(text);
+    remove_dir(dir);
+}
+
+static void test_tiny(void **state)
+{
+    (void)state;
+    struct atom_error err = {0};
+    struct atom_config c;
+    assert_ok(atom_config_load("models/tiny", &c, &err), &err);
+    assert_true(c.hidden == 256 && c.intermediate == 768 && c.layers == 4 && c.heads == 2 && c.head_dim == 128);
+    assert_true(c.tied && c.vocab == 4096 && c.rope.theta == 10000 && c.bos == 1 && c.n_eos == 1 && c.eos[0] == 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_rope),         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_damaged),      cmocka_unit_test(test_quantized),
+        cmocka_unit_test(test_scheme_check), cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_quantized_text), cmocka_unit_test(test_tiny),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
