@@ -115,8 +115,8 @@ static void heads_come_back(void **state)
 {
     (void)state;
     struct atom_pack p = {0};
-    const struct atom_weight_options opt = {8, 0, 0, 1, 1.0f, ATOM_CLIP_FIXED}, wrong = {8, 2, 0, 1, 1.0f,
-                                                                                          ATOM_CLIP_FIXED};
+    const struct atom_weight_options opt = {8, 0, 0, 1, 1.0f, ATOM_CLIP_FIXED},
+                                     wrong = {8, 2, 0, 1, 1.0f, ATOM_CLIP_FIXED};
     struct atom_qlinear *q = make_linear(9, 4, &opt), *bad = make_linear(9, 4, &wrong), *back = NULL;
     assert_ok(atom_pack_head(&p, "lm_head", q, &err), &err);
     assert_int_equal(p.at[1].n_dims, 1);
@@ -137,8 +137,8 @@ static void plain_tensors_are_borrowed(void **state)
     (void)state;
     struct atom_pack p = {0};
     const float norm[2] = {1, 2};
-    const struct atom_tensor t = {.name = "norm", .dtype = ATOM_F32, .n_dims = 1, .dims = {2}, .data = norm,
-                                  .n_bytes = sizeof norm, .file = ""};
+    const struct atom_tensor t = {
+        .name = "norm", .dtype = ATOM_F32, .n_dims = 1, .dims = {2}, .data = norm, .n_bytes = sizeof norm, .file = ""};
     assert_ok(atom_pack_tensor(&p, &t, NULL, &err), &err);
     assert_ok(atom_pack_tensor(&p, &t, "other", &err), &err);
     assert_string_equal(p.at[0].name, "norm");

@@ -14,7 +14,8 @@
 
 enum { LAYERS = 3 };
 
-/* ---- system calls that fail, or end the process, at the n-th ------------------------------------------------------ */
+/* ---- system calls that fail, or end the process, at the n-th ------------------------------------------------------
+ */
 
 static int countdown = -1; /* calls until it happens; -1: never */
 static bool crash;
@@ -45,9 +46,9 @@ int rename(const char *from, const char *to)
 
 int renameat2(int a, const char *from, int b, const char *to, unsigned flags)
 {
-    return happens() ? -1
-                     : REAL(int (*)(int, const char *, int, const char *, unsigned), "renameat2")(a, from, b, to,
-                                                                                                   flags);
+    return happens()
+               ? -1
+               : REAL(int (*)(int, const char *, int, const char *, unsigned), "renameat2")(a, from, b, to, flags);
 }
 
 int unlinkat(int fd, const char *name, int flags)
@@ -57,7 +58,8 @@ int unlinkat(int fd, const char *name, int flags)
     return REAL(int (*)(int, const char *, int), "unlinkat")(fd, name, flags);
 }
 
-/* ---- a model and its run ------------------------------------------------------------------------------------------ */
+/* ---- a model and its run ------------------------------------------------------------------------------------------
+ */
 
 static struct atom_error err;
 static char *dir;
@@ -111,8 +113,8 @@ static enum atom_status put(struct atom_partial *p, int layer)
     char name[64];
     float data[5] = {(float)layer, 1, 2, 3, 4};
     snprintf(name, sizeof name, "model.layers.%d.x", layer);
-    const struct atom_tensor t = {.name = name, .dtype = ATOM_F32, .n_dims = 1, .dims = {5}, .data = data,
-                                  .n_bytes = sizeof data, .file = ""};
+    const struct atom_tensor t = {
+        .name = name, .dtype = ATOM_F32, .n_dims = 1, .dims = {5}, .data = data, .n_bytes = sizeof data, .file = ""};
     const struct atom_report_line line = {name, 0.25, 4.5, 0.125};
     return atom_partial_put_layer(p, layer, &t, 1, &line, 1, &err);
 }
@@ -120,8 +122,13 @@ static enum atom_status put(struct atom_partial *p, int layer)
 static enum atom_status finish(struct atom_partial *p)
 {
     const int8_t data[3] = {1, 2, 3};
-    const struct atom_tensor t = {.name = "lm_head.qweight", .dtype = ATOM_I8, .n_dims = 1, .dims = {3}, .data = data,
-                                  .n_bytes = sizeof data, .file = ""};
+    const struct atom_tensor t = {.name = "lm_head.qweight",
+                                  .dtype = ATOM_I8,
+                                  .n_dims = 1,
+                                  .dims = {3},
+                                  .data = data,
+                                  .n_bytes = sizeof data,
+                                  .file = ""};
     return atom_partial_finish(p, &scheme, &t, 1, NULL, 0, &err);
 }
 
@@ -163,7 +170,8 @@ static void assert_finished(void)
     assert_int_not_equal(access(partial, F_OK), 0);
 }
 
-/* ---- tests --------------------------------------------------------------------------------------------------------- */
+/* ---- tests ---------------------------------------------------------------------------------------------------------
+ */
 
 static void a_run_makes_a_checkpoint(void **state)
 {

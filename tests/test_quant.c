@@ -34,7 +34,8 @@ static float *random_weights(int n, int k)
     return w;
 }
 
-/* sum x x' of correlated tokens whose channels grow in energy; channels listed in dead are 0. Whole matrix. */
+/* sum x x' of correlated tokens whose channels grow in energy, whole. With a dead channel the others are faint, so that
+ * what stands in for its diagonal decides the damping. */
 static double *random_sum(int k, int tokens, int dead)
 {
     double *sum = calloc((size_t)k * (size_t)k, sizeof *sum), *x = malloc((size_t)k * sizeof *x);
@@ -42,7 +43,7 @@ static double *random_sum(int k, int tokens, int dead)
         double common = gauss(), last = 0;
         for (int i = 0; i < k; i++) {
             last = 0.6 * last + gauss();
-            x[i] = i == dead ? 0 : (last + 0.8 * common) * (0.5 + 3.0 * i / k);
+            x[i] = i == dead ? 0 : (last + 0.8 * common) * (0.5 + 3.0 * i / k) * (dead < 0 ? 1 : 0.01);
         }
         for (int i = 0; i < k; i++)
             for (int j = 0; j < k; j++)
@@ -271,8 +272,8 @@ static double *textbook_factor(const double *sum, int k, int tokens)
 }
 
 struct textbook {
-    double *w;            /* [n, k], used up */
-    const double *u;      /* [k, k] */
+    double *w;       /* [n, k], used up */
+    const double *u; /* [k, k] */
     const struct atom_weight_options *opt;
     int n, k;
     int off, ties, close; /* integers that differ; those where a tie was near; scales that differ by an F16 step */
@@ -357,6 +358,8 @@ static void gptq_is_the_textbook(void **state)
         float *h = upper_floats(sum, k);
         check(atom_hessian_create("s", h, k, tokens, &hs, &err), &err);
         assert_int_equal(hs->n_dead, rows[i].dead >= 0);
+        for (int a = 0; a < k * k; a++)
+            assert_true(fabs((double)hs->u[a] - u[a]) <= 1e-4 * u[a / k * (k + 1)]);
         check(atom_gptq("w", w, n, k, &rows[i].opt, hs, &q, &err), &err);
         struct textbook b = {malloc((size_t)(n * k) * sizeof(double)), u, &rows[i].opt, n, k, 0, 0, 0};
         for (int a = 0; a < n * k; a++)
@@ -402,7 +405,8 @@ static double error_of(const struct fixture *f, const struct atom_weight_options
     struct atom_qlinear *q = NULL;
     double e = -1;
     check(gptq ? atom_gptq("w", f->w, f->n, f->k, opt, f->hs, &q, &err)
-               : atom_quantize_rtn("w", f->w, f->n, f->k, opt, f->hs, &q, &err), &err);
+               : atom_quantize_rtn("w", f->w, f->n, f->k, opt, f->hs, &q, &err),
+          &err);
     check(atom_qlinear_error(q, f->w, f->hs, &e, &err), &err);
     atom_qlinear_free(q);
     return e;

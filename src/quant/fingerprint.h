@@ -10,7 +10,8 @@ uint64_t atom_fingerprint(uint64_t hash, const void *data, size_t n_bytes);
 
 /* Of a file's content. */
 enum atom_status atom_fingerprint_file(const char *path, uint64_t *out, struct atom_error *err);
-/* Of what decides a run in a model's directory: config.json, tokenizer.json, the index and all *.safetensors, by name. */
+/* Of what decides a run in a model's directory: config.json, tokenizer.json, the index and all *.safetensors, by name.
+ */
 enum atom_status atom_fingerprint_model(const char *dir, uint64_t *out, struct atom_error *err);
 
 /* Every option that changes the result, as a line of text. text holds 512 bytes. */

@@ -95,8 +95,8 @@ static float *column_weights(const struct atom_hessian *hs, enum atom_clip_searc
 }
 
 enum atom_status atom_gptq_blocked(const char *name, const float *w, int n, int k,
-                                   const struct atom_weight_options *opt, const struct atom_hessian *hessian,
-                                   int block, struct atom_qlinear **out, struct atom_error *err)
+                                   const struct atom_weight_options *opt, const struct atom_hessian *hessian, int block,
+                                   struct atom_qlinear **out, struct atom_error *err)
 {
     if (hessian->k != k)
         return atom_fail(err, ATOM_ERR_INVALID, "tensor '%s': %d inputs, a Hessian of %d", name, k, hessian->k);

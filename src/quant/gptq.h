@@ -14,7 +14,7 @@ enum atom_status atom_gptq(const char *name, const float *w, int n, int k, const
 
 /* The same with errors passed on to later blocks every `block` columns (atom_gptq: 128): for tests. */
 enum atom_status atom_gptq_blocked(const char *name, const float *w, int n, int k,
-                                   const struct atom_weight_options *opt, const struct atom_hessian *hessian,
-                                   int block, struct atom_qlinear **out, struct atom_error *err);
+                                   const struct atom_weight_options *opt, const struct atom_hessian *hessian, int block,
+                                   struct atom_qlinear **out, struct atom_error *err);
 
 #endif

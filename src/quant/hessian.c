@@ -152,13 +152,19 @@ void atom_hessian_free(struct atom_hessian *hs)
     free(hs);
 }
 
+/* Half the work of a whole product: a H a' = 2 a T a' - a diag(H) a', with T the upper triangle of H. */
 double atom_hessian_norm(const struct atom_hessian *hs, const float *a, int rows, float *scratch)
 {
     const int k = hs->k;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, k, k, 1.0f, a, k, hs->h, k, 0.0f, scratch, k);
     double sum = 0;
-    for (size_t i = 0; i < (size_t)rows * (size_t)k; i++)
-        sum += (double)a[i] * (double)scratch[i];
+    memcpy(scratch, a, (size_t)rows * (size_t)k * sizeof *a);
+    cblas_strmm(CblasRowMajor, CblasRight, CblasUpper, CblasNoTrans, CblasNonUnit, rows, k, 1.0f, hs->h, k, scratch, k);
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < k; j++) {
+            size_t at = (size_t)r * (size_t)k + (size_t)j;
+            double x = (double)a[at], diagonal = (double)hs->h[(size_t)j * ((size_t)k + 1)];
+            sum += x * (2 * (double)scratch[at] - diagonal * x);
+        }
     return sum > 0 ? sum : 0;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The Hessian of a site, shared by all linears it feeds: H = (2/n) sum_t x_t x_t', and what GPTQ needs of its inverse. */
+/* The Hessian of a site, shared by all linears it feeds: H = (2/n) sum_t x_t x_t', and what GPTQ needs of its inverse.
+ */
 #ifndef ATOM_QUANT_HESSIAN_H
 #define ATOM_QUANT_HESSIAN_H
 
@@ -7,10 +8,10 @@
 
 struct atom_hessian {
     int k;
-    float *h;    /* [k, k], whole and symmetric, undamped: the caller's buffer */
-    float *u;    /* [k, k], upper, zeros below: inverse(H + damping) = U'U, with 1 for zero diagonals of H */
-    int n_dead;  /* zero diagonals: channels that were never anything but 0 */
-    float damp;  /* the share of the mean diagonal that was added: 0.01 unless Cholesky failed with that */
+    float *h;   /* [k, k], whole and symmetric, undamped: the caller's buffer */
+    float *u;   /* [k, k], upper, zeros below: inverse(H + damping) = U'U, with 1 for zero diagonals of H */
+    int n_dead; /* zero diagonals: channels that were never anything but 0 */
+    float damp; /* the share of the mean diagonal that was added: 0.01 unless Cholesky failed with that */
 };
 
 /* `sum` [k, k] holds sum_t x_t x_t' in its upper triangle (row-major, columns in stored order; what lies below is not

@@ -139,7 +139,8 @@ enum atom_status atom_pack_tensor(struct atom_pack *p, const struct atom_tensor 
     return st ? st : append(p, &copy, err);
 }
 
-/* ---- back ---------------------------------------------------------------------------------------------------------- */
+/* ---- back ----------------------------------------------------------------------------------------------------------
+ */
 
 /* linear.part of shape [d0] or [d0, d1], copied to `to`. */
 static enum atom_status read_part(const struct atom_tensors *t, const char *linear, const char *part,
@@ -173,14 +174,13 @@ static enum atom_status unpack_nibbles(const struct atom_tensors *t, const char 
     uint8_t *bytes = malloc(n_bytes + 1);
     if (!bytes)
         return atom_fail_nomem(err, n_bytes + 1);
-    enum atom_status st =
-        read_part(t, linear, "qweight", ATOM_U8, (int64_t[2]){q->n, row_bytes}, bytes, err);
+    enum atom_status st = read_part(t, linear, "qweight", ATOM_U8, (int64_t[2]){q->n, row_bytes}, bytes, err);
     for (int r = 0; r < q->n && !st; r++)
         for (int j = 0; j < row_bytes * 2; j++) {
             int x = (bytes[(size_t)r * (size_t)row_bytes + (size_t)(j / 2)] >> (j % 2 * 4) & 15) - 8;
             if (j < main ? x < lo || x > hi : x != 0) {
-                st = atom_fail(err, ATOM_ERR_FORMAT, "tensor '%s.qweight': %d at [%d, %d] is not possible %s", linear, x,
-                               r, j, j < main ? "with its bits" : "as padding");
+                st = atom_fail(err, ATOM_ERR_FORMAT, "tensor '%s.qweight': %d at [%d, %d] is not possible %s", linear,
+                               x, r, j, j < main ? "with its bits" : "as padding");
                 break;
             }
             if (j < main)
@@ -205,9 +205,8 @@ static enum atom_status unpack(const struct atom_tensors *t, const char *linear,
                                struct atom_error *err)
 {
     const int64_t sets = (q->n - 1) / q->rows_per_scale + 1, main = q->k - q->outliers;
-    enum atom_status st = q->bits == 8
-                              ? read_part(t, linear, "qweight", ATOM_I8, (int64_t[2]){q->n, main}, q->q, err)
-                              : unpack_nibbles(t, linear, q, err);
+    enum atom_status st = q->bits == 8 ? read_part(t, linear, "qweight", ATOM_I8, (int64_t[2]){q->n, main}, q->q, err)
+                                       : unpack_nibbles(t, linear, q, err);
     if (!st)
         st = read_part(t, linear, "scales", ATOM_F16, (int64_t[2]){sets, flat ? -1 : q->groups}, q->scales, err);
     if (!st)

@@ -21,11 +21,12 @@ struct atom_partial {
     char *model, *out, *dir;
     int layers;
     bool overwrite;
-    int lock;      /* the directory, held by flock */
+    int lock; /* the directory, held by flock */
     json_t *state;
 };
 
-/* ---- what is there ------------------------------------------------------------------------------------------------- */
+/* ---- what is there -------------------------------------------------------------------------------------------------
+ */
 
 static bool is_dot(const char *name) { return !strcmp(name, ".") || !strcmp(name, ".."); }
 
@@ -82,7 +83,8 @@ static enum atom_status check_out(const struct atom_partial *p, struct atom_erro
     return st;
 }
 
-/* ---- open and close ------------------------------------------------------------------------------------------------ */
+/* ---- open and close ------------------------------------------------------------------------------------------------
+ */
 
 static enum atom_status init_paths(struct atom_partial *p, const struct atom_partial_run *run, struct atom_error *err)
 {
@@ -134,9 +136,8 @@ static bool is_done(const json_t *state, const char *file)
 {
     const json_t *shard;
     size_t i;
-    json_array_foreach(json_object_get(state, "done"), i, shard)
-        if (!strcmp(json_string_value(json_object_get(shard, "file")), file))
-            return true;
+    json_array_foreach(json_object_get(state, "done"), i,
+                       shard) if (!strcmp(json_string_value(json_object_get(shard, "file")), file)) return true;
     return false;
 }
 
@@ -182,8 +183,10 @@ static enum atom_status prepare(struct atom_partial *p, const struct atom_partia
     struct listing list;
     enum atom_status st = list_directory(p->dir, &list, err);
     if (!st && (list.directories || (list.n && !list.state)))
-        st = atom_fail(err, ATOM_ERR_INVALID, "%s is there and is not an unfinished run (perhaps what %s held "
-                       "before it was exchanged); it must be moved away first", p->dir, p->out);
+        st = atom_fail(err, ATOM_ERR_INVALID,
+                       "%s is there and is not an unfinished run (perhaps what %s held "
+                       "before it was exchanged); it must be moved away first",
+                       p->dir, p->out);
     if (!st)
         st = hash_inputs(run, &p->state, err);
     if (!st && run->resume)
@@ -233,14 +236,12 @@ void atom_partial_close(struct atom_partial *p)
     free(p);
 }
 
-int atom_partial_next(const struct atom_partial *p)
-{
-    return (int)json_array_size(json_object_get(p->state, "done"));
-}
+int atom_partial_next(const struct atom_partial *p) { return (int)json_array_size(json_object_get(p->state, "done")); }
 
 const char *atom_partial_dir(const struct atom_partial *p) { return p->dir; }
 
-/* ---- layers -------------------------------------------------------------------------------------------------------- */
+/* ---- layers --------------------------------------------------------------------------------------------------------
+ */
 
 struct shard {
     char file[64];
@@ -304,7 +305,8 @@ enum atom_status atom_partial_put_layer(struct atom_partial *p, int layer, const
     return st;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------- */
+/* ---- the end -------------------------------------------------------------------------------------------------------
+ */
 
 static enum atom_status write_config(const struct atom_partial *p, const struct atom_scheme *scheme,
                                      struct atom_error *err)
@@ -336,7 +338,7 @@ static enum atom_status copy_if_there(const struct atom_partial *p, const char *
 static enum atom_status complete(struct atom_partial *p, const struct atom_scheme *scheme, const json_t *shards,
                                  struct atom_error *err)
 {
-    static const char *const copied[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    static const char *const copied[] = {"tokenizer.json",  "tokenizer_config.json",  "special_tokens_map.json",
                                          "tokenizer.model", "generation_config.json", "chat_template.jinja"};
     enum atom_status st = atom_state_write_index(p->dir, shards, err);
     if (!st)

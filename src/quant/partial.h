@@ -27,8 +27,8 @@ struct atom_partial_run {
 /* What atom_report.json says of a linear. */
 struct atom_report_line {
     const char *name;
-    double error;   /* relative, of its outputs on the calibration text */
-    double bits;    /* a weight, scales included */
+    double error; /* relative, of its outputs on the calibration text */
+    double bits;  /* a weight, scales included */
     double seconds;
 };
 

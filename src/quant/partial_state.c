@@ -27,9 +27,7 @@ static bool is_shard(const json_t *shard)
         return false;
     if (strchr(json_string_value(json_object_get(shard, "file")), '/'))
         return false;
-    json_array_foreach(names, i, item)
-        if (!json_is_string(item))
-            return false;
+    json_array_foreach(names, i, item) if (!json_is_string(item)) return false;
     return true;
 }
 
@@ -42,9 +40,7 @@ static bool is_state(const json_t *state)
         !json_is_string(json_object_get(state, "options")) || !json_is_integer(json_object_get(state, "layers")) ||
         (json_int_t)json_array_size(done) > json_integer_value(json_object_get(state, "layers")))
         return false;
-    json_array_foreach(done, i, shard)
-        if (!is_shard(shard))
-            return false;
+    json_array_foreach(done, i, shard) if (!is_shard(shard)) return false;
     return true;
 }
 
@@ -152,15 +148,16 @@ enum atom_status atom_state_write_index(const char *dir, const json_t *shards, s
     const json_t *shard, *name;
     size_t i, j;
     int failed = !map;
-    json_array_foreach(shards, i, shard) {
+    json_array_foreach(shards, i, shard)
+    {
         json_t *file = json_object_get(shard, "file");
         total += json_integer_value(json_object_get(shard, "tensor_bytes"));
-        json_array_foreach(json_object_get(shard, "tensors"), j, name)
-            failed |= json_object_set(map, json_string_value(name), file);
+        json_array_foreach(json_object_get(shard, "tensors"), j, name) failed |=
+            json_object_set(map, json_string_value(name), file);
     }
     json_t *root = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", total, "weight_map", map);
-    enum atom_status st = failed ? atom_fail_nomem(err, 4096)
-                                 : write_json(dir, "model.safetensors.index.json", root, err);
+    enum atom_status st =
+        failed ? atom_fail_nomem(err, 4096) : write_json(dir, "model.safetensors.index.json", root, err);
     json_decref(root);
     return st;
 }
@@ -171,8 +168,7 @@ enum atom_status atom_state_write_report(const char *dir, const json_t *shards, 
     const json_t *shard;
     size_t i;
     int failed = !lines;
-    json_array_foreach(shards, i, shard)
-        failed |= json_array_extend(lines, json_object_get(shard, "report"));
+    json_array_foreach(shards, i, shard) failed |= json_array_extend(lines, json_object_get(shard, "report"));
     json_t *root = json_pack("{s:o}", "linears", lines);
     enum atom_status st = failed ? atom_fail_nomem(err, 4096) : write_json(dir, "atom_report.json", root, err);
     json_decref(root);

@@ -27,8 +27,15 @@ enum atom_status atom_tiles_create(struct atom_qlinear *q, const struct atom_wei
     float *room = (float *)(tiles + workers);
     for (int i = 0; i < workers; i++, room += columns * (size_t)ld) {
         float *after = room + (size_t)q->k * (size_t)ld;
-        tiles[i] = (struct atom_tile){.q = q, .opt = opt, .ld = ld, .w = room, .s = after, .max = after + ld,
-                                      .trial = after + 2 * ld, .cost = after + 3 * ld, .best = after + 4 * ld,
+        tiles[i] = (struct atom_tile){.q = q,
+                                      .opt = opt,
+                                      .ld = ld,
+                                      .w = room,
+                                      .s = after,
+                                      .max = after + ld,
+                                      .trial = after + 2 * ld,
+                                      .cost = after + 3 * ld,
+                                      .best = after + 4 * ld,
                                       .scratch = after + 5 * ld};
     }
     *out = tiles;

@@ -21,10 +21,10 @@ struct atom_tile {
     const float *weight; /* [k]: what DIAG and LOSS weigh squared errors with; NULL: 1 */
     const float *u;      /* [k, k]: FEEDBACK's inverse factor */
     int first, rows, ld;
-    float *w;       /* [k, ld]; rounded columns hold their integers */
-    float *s;       /* [ld]: the scales of the current group */
+    float *w;                         /* [k, ld]; rounded columns hold their integers */
+    float *s;                         /* [ld]: the scales of the current group */
     float *max, *trial, *cost, *best; /* [ld] each, of the current group */
-    float *scratch; /* [ATOM_TILE_FEEDBACK, ld], for FEEDBACK only */
+    float *scratch;                   /* [ATOM_TILE_FEEDBACK, ld], for FEEDBACK only */
 };
 
 /* How many tiles q makes. */

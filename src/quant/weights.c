@@ -50,8 +50,13 @@ enum atom_status atom_qlinear_create(const char *name, int n, int k, const struc
     struct atom_qlinear *q = calloc(1, sizeof *q);
     if (!q)
         return atom_fail_nomem(err, sizeof *q);
-    *q = (struct atom_qlinear){.n = n, .k = k, .outliers = opt->outliers, .group = group, .bits = opt->bits,
-                               .groups = (main + group - 1) / group, .rows_per_scale = rows_per_scale};
+    *q = (struct atom_qlinear){.n = n,
+                               .k = k,
+                               .outliers = opt->outliers,
+                               .group = group,
+                               .bits = opt->bits,
+                               .groups = (main + group - 1) / group,
+                               .rows_per_scale = rows_per_scale};
     const size_t n_values = (size_t)n * (size_t)main, n_outliers = (size_t)n * (size_t)q->outliers;
     const size_t n_scales = (size_t)((n - 1) / rows_per_scale + 1) * (size_t)q->groups;
     q->q = malloc(n_values + 1);
@@ -187,7 +192,7 @@ struct error_job {
     const struct atom_qlinear *q;
     const float *w;
     const struct atom_hessian *hessian;
-    float *rows;    /* [workers, 2, ERROR_ROWS, k] */
+    float *rows;       /* [workers, 2, ERROR_ROWS, k] */
     double (*sums)[2]; /* by task, so that they add up in one order */
 };
 
