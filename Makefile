@@ -8,6 +8,7 @@ WERROR ?= 1
 PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
+V      ?= 0
 CC     ?= gcc
 ifeq ($(origin CC),default)
 CC := gcc
@@ -45,6 +46,10 @@ ATOM_LDLIBS   := $(LAPACKE) $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -l
 ISA_avx2   := -mavx2 -mfma -mf16c
 ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 
+# A short line for each command; V=1 shows the commands.
+Q   := $(if $(filter 0,$(V)),@)
+say  = $(if $(filter 0,$(V)),@printf '  %-4s %s\n' $1 $@)
+
 # ---- files ----
 
 LIB_SRC  := $(sort $(wildcard src/*/*.c src/kernels/*/*.c))
@@ -75,28 +80,34 @@ $(BUILD)/obj/src/kernels/avx2/%.o:   ISA := $(ISA_avx2)
 $(BUILD)/obj/src/kernels/avx512/%.o: ISA := $(ISA_avx512)
 $(BUILD)/obj/%.o: %.c $(BUILD)/.flags
 	@mkdir -p $(@D)
-	$(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
 $(BUILD)/libatom.a: $(LIB_OBJ) $(BUILD)/.sources
-	rm -f $@ && ar rcs $@ $(LIB_OBJ)
+	$(call say,AR)
+	$(Q)rm -f $@ && ar rcs $@ $(LIB_OBJ)
 
 $(BUILD)/$(SOFILE): $(LIB_OBJ) $(BUILD)/.sources
-	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--exclude-libs,ALL -Wl,-z,defs $(ATOM_LDFLAGS) -o $@ $(LIB_OBJ) $(ATOM_LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--exclude-libs,ALL -Wl,-z,defs $(ATOM_LDFLAGS) -o $@ $(LIB_OBJ) $(ATOM_LDLIBS)
 $(BUILD)/libatom.so: $(BUILD)/$(SOFILE)
-	ln -sf $(SOFILE) $(BUILD)/$(SONAME)
-	ln -sf $(SONAME) $@
+	$(Q)ln -sf $(SOFILE) $(BUILD)/$(SONAME)
+	$(Q)ln -sf $(SONAME) $@
 
 $(BUILD)/atom: $(CLI_OBJ) $(BUILD)/libatom.a
-	$(CC) $(ATOM_LDFLAGS) -o $@ $(CLI_OBJ) $(BUILD)/libatom.a $(ATOM_LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ATOM_LDFLAGS) -o $@ $(CLI_OBJ) $(BUILD)/libatom.a $(ATOM_LDLIBS)
 
 # Each tests/test_NAME.c is a cmocka program of its own, linked with the static library.
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libatom.a $(BUILD)/.flags
 	@mkdir -p $(@D)
-	$(CC) $(ATOM_CPPFLAGS) -Itests $(ATOM_CFLAGS) -MMD -MP $(ATOM_LDFLAGS) -o $@ $< $(BUILD)/libatom.a -lcmocka $(ATOM_LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ATOM_CPPFLAGS) -Itests $(ATOM_CFLAGS) -MMD -MP $(ATOM_LDFLAGS) -o $@ $< $(BUILD)/libatom.a -lcmocka $(ATOM_LDLIBS)
 
 $(BUILD)/fuzz/%: tests/%.c $(BUILD)/libatom.a $(BUILD)/.flags
 	@mkdir -p $(@D)
-	$(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) -MMD -MP -fsanitize=fuzzer $(ATOM_LDFLAGS) -o $@ $< $(BUILD)/libatom.a $(ATOM_LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) -MMD -MP -fsanitize=fuzzer $(ATOM_LDFLAGS) -o $@ $< $(BUILD)/libatom.a $(ATOM_LDLIBS)
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d)
 
@@ -122,7 +133,8 @@ deps-told:
 
 $(BUILD)/bundle/atom: $(CLI_OBJ) $(BUILD)/libatom.a
 	@mkdir -p $(@D)
-	$(CC) $(ATOM_LDFLAGS) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib' -o $@ $(CLI_OBJ) $(BUILD)/libatom.a $(ATOM_LDLIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ATOM_LDFLAGS) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib' -o $@ $(CLI_OBJ) $(BUILD)/libatom.a $(ATOM_LDLIBS)
 bundle: $(BUNDLE)
 $(BUNDLE): $(BUILD)/bundle/atom tools/bundle.sh README.md LICENSE NOTICE $(wildcard docs/*.md models/tiny/*)
 	tools/bundle.sh $(BUILD)/bundle/atom $@
@@ -180,7 +192,7 @@ help:
 	@echo 'make fuzz        FUZZ_SECONDS=$(FUZZ_SECONDS) for each fuzzer (clang)'
 	@echo 'make format-check, make tests (build only), make clean'
 	@echo
-	@echo 'MODE=release|debug  SAN=address,undefined|thread  CC=gcc|clang  WERROR=1|0  BUILD=folder'
+	@echo 'MODE=release|debug  SAN=address,undefined|thread  CC=gcc|clang  WERROR=1|0  BUILD=folder  V=1 (commands)'
 	@echo 'CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are added to what the project needs.'
 
 FORCE:

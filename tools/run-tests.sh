@@ -80,7 +80,7 @@ for program in "$@"; do
             printf "%-32s %4d passed", name, n["ok"]
             if (n["not ok"]) printf ", %d FAILED", n["not ok"]
             if (n["skip"]) printf ", %d skipped", n["skip"]
-            printf took >= 2 ? "  (%d s)\n" : "\n", took
+            print (took >= 2 ? "  (" took " s)" : "")
         }' "$one"
     if grep -q '^not ok' "$one"; then
         failed_any=1
