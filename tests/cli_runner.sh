@@ -35,6 +35,8 @@ expect too_slow 1 '1 passed, 1 failed, 0 skipped' 'echo ok a; sleep 5'
 expect unittest_verbose 1 '1 passed, 1 failed, 1 skipped' 'echo "test_a (t.T.test_a) ... ok"
     echo "test_b (t.T.test_b) ... FAIL"; echo "test_c (t.T.test_c) ... skipped '\''no data'\''"
     echo "Ran 3 tests in 0.1s"; echo "FAILED (failures=1, skipped=1)"; exit 1'
+expect unittest_mixed_with_output 0 '2 passed, 0 failed, 0 skipped' 'echo "test_a (t.T.test_a) ... ok"
+    echo "test_b (t.T.test_b) ... noise"; echo ok; echo "Ran 2 tests in 0.1s"; echo OK'
 expect unittest_terse 0 '3 passed, 0 failed, 1 skipped' 'echo "Ran 4 tests in 0.1s"; echo "OK (skipped=1)"'
 
 printf '#!/bin/bash\necho "skip a: the reason"\necho ok b' >"$tmp/test_it"

@@ -55,35 +55,45 @@ function split_reason(text,    at)
     next
 }
 
-# Python's unittest, verbose: "test_name (module.Class) ... ok"
+# Python's unittest, verbose: "test_name (module.Class) ... ok"; with a docstring, its first line comes before the dots.
+function unittest_name(text)
+{
+    sub(/ \.\.\. .*$/, "", text)
+    sub(/ \(.*\)$/, "", text)
+    return text
+}
 / \.\.\. (ok|FAIL|ERROR)$/ {
-    emit(/ok$/ ? "ok" : "not ok", $1, "")
+    seen[/ok$/ ? "ok" : "not ok"]++
+    emit(/ok$/ ? "ok" : "not ok", unittest_name($0), "")
     next
 }
 / \.\.\. skipped / {
     why = $0
     sub(/^.* \.\.\. skipped ['"]?/, "", why)
     sub(/['"]$/, "", why)
-    emit("skip", $1, why)
+    seen["skip"]++
+    emit("skip", unittest_name($0), why)
     next
 }
-# ... and terse, which names nothing
+# Its last lines count the tests that were not named above: it was terse, or their lines were mixed with other output.
 /^Ran [0-9]+ tests? in / { ran = $2 }
-/^(OK|FAILED) \(.*\)$/ {
+/^(OK|FAILED)( \(.*\))?$/ {
     while (match($0, /(failures|errors|skipped)=[0-9]+/)) {
         pair = substr($0, RSTART, RLENGTH)
-        terse[substr(pair, 1, index(pair, "=") - 1)] = substr(pair, index(pair, "=") + 1)
+        counted[substr(pair, 1, index(pair, "=") - 1)] = substr(pair, index(pair, "=") + 1)
         $0 = substr($0, RSTART + RLENGTH)
     }
+    failed = counted["failures"] + counted["errors"]
+    for (i = seen["not ok"]; i < failed; i++) emit("not ok", "unnamed", "see the log")
+    for (i = seen["skip"]; i < counted["skipped"]; i++) emit("skip", "unnamed", "no reason given")
+    for (i = seen["ok"]; i < ran - failed - counted["skipped"]; i++) emit("ok", "unnamed", "")
+    delete counted
+    delete seen
+    ran = 0
+    next
 }
 
 END {
-    if (!total && ran) {
-        bad = terse["failures"] + terse["errors"]
-        for (i = 0; i < bad; i++) emit("not ok", "unittest", "see the log")
-        for (i = 0; i < terse["skipped"]; i++) emit("skip", "unittest", "no reason given")
-        for (i = 0; i < ran - bad - terse["skipped"]; i++) emit("ok", "unittest", "")
-    }
     if (status == 124 || status == 137) emit("not ok", "", "did not end in " limit " s")
     else if (status > 128) emit("not ok", "", "crashed with signal " status - 128)
     else if (total < planned) emit("not ok", "", "ended after " total " of " planned " tests, exit status " status)
