@@ -57,6 +57,11 @@ case $archive_of_lapacke in
 /*) licence_of "$(readlink -f "$archive_of_lapacke")" ;;
 esac
 
+# Those texts point at the licences every Debian has; other systems have them not.
+grep -ohE '/usr/share/common-licenses/[A-Za-z0-9.-]*[A-Za-z0-9]' "$tree"/licences/*.txt | sort -u | while read -r file; do
+    [ ! -r "$file" ] || cp -L "$file" "$tree/licences/$(basename "$file")"
+done
+
 cp LICENSE NOTICE README.md "$tree"
 cp docs/*.md "$tree/docs"
 cp -r models/tiny "$tree/models/tiny"
