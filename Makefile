@@ -120,11 +120,11 @@ test: all tests
 	tools/run-tests.sh -b $(BUILD) $(TEST_BIN) $(sort $(wildcard tests/cli_*))
 
 check: deps
-	tools/check.sh
+	@tools/check.sh
 
 demo: deps
-	@$(MAKE) --no-print-directory all BUILD=$(BUILD)
-	ATOM=$(BUILD)/atom tools/demo.sh $(BUILD)/demo
+	@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc)) all BUILD=$(BUILD)
+	@ATOM=$(BUILD)/atom tools/demo.sh $(BUILD)/demo
 
 deps:
 	@tools/install-deps.sh
@@ -163,7 +163,7 @@ install: all
 	ln -sf $(SONAME) $(ROOT)/lib/libatom.so
 	install -m 644 include/atom/*.h $(ROOT)/include/atom
 	printf '%s\n' "$$PC" >$(ROOT)/lib/pkgconfig/atom.pc
-	install -m 644 README.md LICENSE NOTICE docs/*.md $(ROOT)/share/doc/atom
+	install -m 644 README.md LICENSE NOTICE $(filter-out docs/README.md,$(wildcard docs/*.md)) $(ROOT)/share/doc/atom
 
 uninstall:
 	rm -f $(ROOT)/bin/atom $(ROOT)/lib/libatom.a $(ROOT)/lib/libatom.so $(ROOT)/lib/$(SONAME) $(ROOT)/lib/$(SOFILE) \

@@ -29,7 +29,7 @@ summarize()
 {
     awk -F '\t' '
         { n[$1]++ }
-        $1 == "not ok" { failed = failed "  FAILED   " $2 ($3 == "" ? "" : ": " $3) "\n" }
+        $1 == "not ok" { failed = failed "  FAILED   " $2 ($3 == "" ? "" : ": " substr($3, 1, 300)) "\n" }
         $1 == "skip"   { skipped = skipped "  skipped  " $2 ": " $3 "\n" }
         END {
             if (failed skipped != "") printf "\n%s%s", skipped, failed
@@ -84,7 +84,7 @@ for program in "$@"; do
         }' "$one"
     if grep -q '^not ok' "$one"; then
         failed_any=1
-        sed -n 's/^not ok\t/    FAILED /p' "$one" | tr '\t' ' '
+        sed -n 's/^not ok\t/    FAILED /p' "$one" | tr '\t' ' ' | cut -c 1-300
         tail -n 40 "$log" | sed 's/^/    | /'
     fi
 done
