@@ -26,8 +26,9 @@ PKGS := jansson libpcre2-8 libutf8proc openblas
 # OpenBLAS instead, so that one BLAS is in the process (docs/building.md).
 LAPACKE := $(if $(filter /%,$(shell $(CC) -print-file-name=liblapacke.a)),-l:liblapacke.a,-llapacke)
 
+# Sanitizers make GCC warn of code they wrote themselves: there, warnings are no errors.
 WARN := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
-        -Wno-sign-conversion $(if $(filter 1,$(WERROR)),-Werror)
+        -Wno-sign-conversion $(if $(SAN),,$(if $(filter 1,$(WERROR)),-Werror))
 OPT_release   := -O3 -g
 OPT_debug     := -O0 -g
 OPT_sanitized := -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=$(SAN)
