@@ -31,7 +31,8 @@ WARN := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-protot
         -Wno-sign-conversion $(if $(SAN),,$(if $(filter 1,$(WERROR)),-Werror))
 OPT_release   := -O3 -g
 OPT_debug     := -O0 -g
-OPT_sanitized := -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=$(SAN)
+# -g1 has the lines that reports name; GCC takes minutes over where variables are in sanitized, unrolled kernels.
+OPT_sanitized := -O1 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=$(SAN)
 OPT := $(if $(SAN),$(OPT_sanitized),$(OPT_$(MODE)))
 ifeq ($(strip $(OPT)),)
 $(error MODE is '$(MODE)': it must be release or debug)
