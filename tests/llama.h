@@ -188,20 +188,45 @@ static inline void put_patched(const char *from, const char *to, const char *nam
     atom_tensors_close(t);
 }
 
-/* DIR/calib.txt, some two thousand tokens of prose of a kind. */
+/* DIR/calib.txt: some 1500 tokens as models/tiny itself would write them, so that it finds them likely. */
 static inline void put_calibration(const char *dir)
 {
-    static const char *const words[] = {"the", "river", "of", "time", "and", "a", "small", "house", "that", "was", "never",
-                                        "seen", "by", "people", "in", "winter", "said", "he", "went", "to", "London", "1874",
-                                        "with", "his", "brother", "however,", "it", "is", "known", "for", "music.", "They"};
-    FILE *f = fopen(in_dir(dir, "calib.txt"), "w");
-    uint64_t seed = 5;
-    assert_non_null(f);
-    for (int i = 0; i < 1600; i++) {
-        llama_unit(&seed);
-        fprintf(f, "%s%s", words[(seed >> 40) % (sizeof words / sizeof words[0])], i % 17 == 16 ? ".\n" : " ");
+    enum { SEQS = 12, EACH = 128 };
+    static int32_t ids[SEQS][EACH];
+    const struct atom_session_options opt = {.max_sequences = SEQS, .max_positions = SEQS * EACH, .step_tokens = SEQS};
+    const struct atom_sampling sampling = {.temperature = 0.8f, .seed = 3};
+    struct atom_error err = {0};
+    struct atom_model *m;
+    struct atom_session *s;
+    assert_ok(atom_model_open("models/tiny", &m, &err), &err);
+    assert_ok(atom_session_create(m, &opt, &s, &err), &err);
+    int vocab = atom_model_info(m)->vocab, rows[SEQS], seq[SEQS];
+    float *logits = malloc((size_t)SEQS * (size_t)vocab * sizeof *logits);
+    void *scratch = malloc(atom_sample_scratch_bytes(vocab));
+    assert_true(logits && scratch);
+    struct atom_step_seq step[SEQS];
+    for (int i = 0; i < SEQS; i++) {
+        assert_ok(atom_session_add(s, &seq[i], &err), &err);
+        rows[i] = i;
+        ids[i][0] = 400 + 97 * i;
     }
-    assert_int_equal(fclose(f), 0);
+    for (int t = 0; t + 1 < EACH; t++) {
+        for (int i = 0; i < SEQS; i++)
+            step[i] = (struct atom_step_seq){.sequence = seq[i], .tokens = &ids[i][t], .n_tokens = 1};
+        assert_ok(atom_session_step(s, step, SEQS, &err), &err);
+        assert_ok(atom_session_logits(s, rows, SEQS, logits, &err), &err);
+        for (int i = 0; i < SEQS; i++)
+            ids[i][t + 1] = atom_sample(&sampling, (uint64_t)(i * EACH + t), logits + (size_t)i * (size_t)vocab, vocab, scratch);
+    }
+    char *text;
+    size_t n_bytes;
+    assert_ok(atom_tokenizer_decode(atom_model_tokenizer(m), ids[0], SEQS * EACH, ATOM_DECODE_SKIP_SPECIAL, &text, &n_bytes, &err), &err);
+    put_bytes(dir, "calib.txt", text, n_bytes);
+    free(text);
+    free(logits);
+    free(scratch);
+    atom_session_free(s);
+    atom_model_close(m);
 }
 
 /* Options for a quick run on DIR/calib.txt. */
