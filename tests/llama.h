@@ -62,8 +62,12 @@ static inline void llama_add(struct llama_tensors *t, int rows, int cols, float 
     if (t->of->edit)
         t->of->edit(name, w, rows, cols);
     snprintf(t->names[t->n], sizeof t->names[0], "%s", name);
-    t->at[t->n] = (struct atom_tensor){.name = t->names[t->n], .dtype = t->of->dtype, .n_dims = cols ? 2 : 1, .data = data,
-                                       .dims = {rows, cols}, .n_bytes = llama_pack(t->of->dtype, w, n, data)};
+    t->at[t->n] = (struct atom_tensor){.name = t->names[t->n],
+                                       .dtype = t->of->dtype,
+                                       .n_dims = cols ? 2 : 1,
+                                       .data = data,
+                                       .dims = {rows, cols},
+                                       .n_bytes = llama_pack(t->of->dtype, w, n, data)};
     t->n++;
     free(w);
 }
@@ -76,10 +80,14 @@ static inline void llama_add_layer(struct llama_tensors *t, int layer)
         const char *name;
         int rows, cols;
         bool bias;
-    } all[] = {{"input_layernorm", h, 0, false},         {"post_attention_layernorm", h, 0, false},
-               {"self_attn.q_proj", q, h, m->attention_bias}, {"self_attn.k_proj", kv, h, m->attention_bias},
-               {"self_attn.v_proj", kv, h, m->attention_bias}, {"self_attn.o_proj", h, q, m->attention_bias},
-               {"mlp.gate_proj", f, h, m->mlp_bias},     {"mlp.up_proj", f, h, m->mlp_bias},
+    } all[] = {{"input_layernorm", h, 0, false},
+               {"post_attention_layernorm", h, 0, false},
+               {"self_attn.q_proj", q, h, m->attention_bias},
+               {"self_attn.k_proj", kv, h, m->attention_bias},
+               {"self_attn.v_proj", kv, h, m->attention_bias},
+               {"self_attn.o_proj", h, q, m->attention_bias},
+               {"mlp.gate_proj", f, h, m->mlp_bias},
+               {"mlp.up_proj", f, h, m->mlp_bias},
                {"mlp.down_proj", h, f, m->mlp_bias}};
     char name[96];
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
@@ -94,16 +102,17 @@ static inline void llama_add_layer(struct llama_tensors *t, int layer)
 static inline void llama_config(const char *dir, const struct llama *m)
 {
     char text[2048];
-    snprintf(text, sizeof text,
-             "{\"model_type\": \"llama\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d,\n"
-             " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,\n"
-             " \"attention_bias\": %s, \"mlp_bias\": %s, \"tie_word_embeddings\": %s, \"rms_norm_eps\": 1e-5,\n"
-             " \"max_position_embeddings\": 1024, \"bos_token_id\": 1, \"eos_token_id\": 2, \"rope_theta\": 10000%s\n}\n",
-             m->hidden, m->intermediate, m->layers, m->heads, m->kv_heads, m->head_dim, LLAMA_VOCAB,
-             m->attention_bias ? "true" : "false", m->mlp_bias ? "true" : "false", m->tied ? "true" : "false",
-             m->llama3 ? ",\n \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, "
-                         "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 256}"
-                       : "");
+    snprintf(
+        text, sizeof text,
+        "{\"model_type\": \"llama\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d,\n"
+        " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,\n"
+        " \"attention_bias\": %s, \"mlp_bias\": %s, \"tie_word_embeddings\": %s, \"rms_norm_eps\": 1e-5,\n"
+        " \"max_position_embeddings\": 1024, \"bos_token_id\": 1, \"eos_token_id\": 2, \"rope_theta\": 10000%s\n}\n",
+        m->hidden, m->intermediate, m->layers, m->heads, m->kv_heads, m->head_dim, LLAMA_VOCAB,
+        m->attention_bias ? "true" : "false", m->mlp_bias ? "true" : "false", m->tied ? "true" : "false",
+        m->llama3 ? ",\n \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, "
+                    "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 256}"
+                  : "");
     put_text(dir, "config.json", text);
 }
 
@@ -216,11 +225,14 @@ static inline void put_calibration(const char *dir)
         assert_ok(atom_session_step(s, step, SEQS, &err), &err);
         assert_ok(atom_session_logits(s, rows, SEQS, logits, &err), &err);
         for (int i = 0; i < SEQS; i++)
-            ids[i][t + 1] = atom_sample(&sampling, (uint64_t)(i * EACH + t), logits + (size_t)i * (size_t)vocab, vocab, scratch);
+            ids[i][t + 1] =
+                atom_sample(&sampling, (uint64_t)(i * EACH + t), logits + (size_t)i * (size_t)vocab, vocab, scratch);
     }
     char *text;
     size_t n_bytes;
-    assert_ok(atom_tokenizer_decode(atom_model_tokenizer(m), ids[0], SEQS * EACH, ATOM_DECODE_SKIP_SPECIAL, &text, &n_bytes, &err), &err);
+    assert_ok(atom_tokenizer_decode(atom_model_tokenizer(m), ids[0], SEQS * EACH, ATOM_DECODE_SKIP_SPECIAL, &text,
+                                    &n_bytes, &err),
+              &err);
     put_bytes(dir, "calib.txt", text, n_bytes);
     free(text);
     free(logits);

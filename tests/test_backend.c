@@ -46,7 +46,8 @@ static int start(void **state)
     return atom_pool_start(2, &err) != ATOM_OK;
 }
 
-/* ---- linears ------------------------------------------------------------------------------------------------------- */
+/* ---- linears -------------------------------------------------------------------------------------------------------
+ */
 
 enum { MAX_PARTS = 3 };
 
@@ -221,7 +222,8 @@ static float float_weight(const struct problem *p, const struct atom_linear_part
         int q = int_weight(p, part, r, c, &s);
         return (float)q * s;
     }
-    size_t at = (size_t)((part->row_order ? part->row_order[r] : r) * p->site.lay.k + (p->site.order ? p->site.order[c] : c));
+    size_t at =
+        (size_t)((part->row_order ? part->row_order[r] : r) * p->site.lay.k + (p->site.order ? p->site.order[c] : c));
     float x;
     if (p->kind == ATOM_W_F32) {
         memcpy(&x, (const uint8_t *)part->weight + 4 * at, 4);
@@ -318,7 +320,8 @@ static void a_bias_moves(void **state)
     drop_problem(&p);
 }
 
-/* norm, gather and silu put the right channel in the right place: floats against doubles, integers within half a step. */
+/* norm, gather and silu put the right channel in the right place: floats against doubles, integers within half a step.
+ */
 static void sites_are_fed(void **state)
 {
     (void)state;
@@ -333,7 +336,9 @@ static void sites_are_fed(void **state)
         cpu->set_x(p.work, x, p.n_tok);
         for (int op = 0; op < 3; op++) {
             p.site.clip = 1.0f;
-            op == 0 ? cpu->norm(p.work, p.norm, 1e-5f, &p.site, 1) : op == 1 ? cpu->gather(p.work, &p.site, 2) : cpu->silu(p.work, &p.site, 3);
+            op == 0   ? cpu->norm(p.work, p.norm, 1e-5f, &p.site, 1)
+            : op == 1 ? cpu->gather(p.work, &p.site, 2)
+                      : cpu->silu(p.work, &p.site, 3);
             cpu->get_acts(p.work, acts);
             for (int t = 0; t < p.n_tok; t++) {
                 double squares = 0, largest = 0;
@@ -342,15 +347,18 @@ static void sites_are_fed(void **state)
                 for (int pass = 0; pass < 2; pass++)
                     for (int c = 0; c < k; c++) {
                         int from = t * k + (p.site.order && op < 2 ? p.site.order[c] : c);
-                        double g = (double)gate[t * 2 * k + c], want = g / (1 + exp(-g)) * (double)gate[t * 2 * k + k + c];
+                        double g = (double)gate[t * 2 * k + c],
+                               want = g / (1 + exp(-g)) * (double)gate[t * 2 * k + k + c];
                         if (op == 0)
                             want = (double)x[from] / sqrt(squares / k + 1e-5) * (double)p.norm[c];
                         if (op == 1)
                             want = (double)att[from];
                         largest = fmax(largest, fabs(want));
                         double step = p.site.bits == 16 ? 0 : largest / ((1 << (p.site.bits - 1)) - 1);
-                        if (pass && !(fabs((double)acts[t * k + c] - want) <= 0.5001 * step + (double)(k / 16 + 20) * FLT_EPSILON * fabs(want)))
-                            fail_msg("operation %d, token %d, channel %d: %g, not %g", op, t, c, (double)acts[t * k + c], want);
+                        if (pass && !(fabs((double)acts[t * k + c] - want) <=
+                                      0.5001 * step + (double)(k / 16 + 20) * FLT_EPSILON * fabs(want)))
+                            fail_msg("operation %d, token %d, channel %d: %g, not %g", op, t, c,
+                                     (double)acts[t * k + c], want);
                     }
                 assert_int_equal(cpu->bad(p.work, t), 0);
             }
@@ -392,8 +400,15 @@ static void embedding_rows(void **state)
 {
     (void)state;
     enum { VOCAB = 9, HIDDEN = 37 };
-    const struct atom_work_shape shape = {.max_tok = 4, .hidden = HIDDEN, .qkv_rows = 1, .att_width = 1, .gate_up_rows = 2,
-                                          .max_k_padded = 40, .max_scales = 1, .max_runs = 1, .head_dim = 2};
+    const struct atom_work_shape shape = {.max_tok = 4,
+                                          .hidden = HIDDEN,
+                                          .qkv_rows = 1,
+                                          .att_width = 1,
+                                          .gate_up_rows = 2,
+                                          .max_k_padded = 40,
+                                          .max_scales = 1,
+                                          .max_runs = 1,
+                                          .head_dim = 2};
     struct atom_work *w;
     assert_ok(cpu->work_create(&shape, &w, &err), &err);
     const int32_t tokens[4] = {8, 0, 3, 8};
@@ -404,7 +419,8 @@ static void embedding_rows(void **state)
             float x = unit();
             uint16_t h = kind == ATOM_W_F16 ? atom_float_f16(x) : atom_float_bf16(x);
             want[i] = kind == ATOM_W_F32 ? x : kind == ATOM_W_F16 ? atom_f16_float(h) : atom_bf16_float(h);
-            memcpy(table + 1 + i * (kind == ATOM_W_F32 ? 4 : 2), kind == ATOM_W_F32 ? (void *)&x : &h, kind == ATOM_W_F32 ? 4 : 2);
+            memcpy(table + 1 + i * (kind == ATOM_W_F32 ? 4 : 2), kind == ATOM_W_F32 ? (void *)&x : &h,
+                   kind == ATOM_W_F32 ? 4 : 2);
         }
         cpu->embed(w, kind, table + 1, tokens, 4);
         cpu->get_x(w, got);
@@ -414,7 +430,8 @@ static void embedding_rows(void **state)
     cpu->work_free(w);
 }
 
-/* ---- attention ----------------------------------------------------------------------------------------------------- */
+/* ---- attention -----------------------------------------------------------------------------------------------------
+ */
 
 enum { MAX_POS = 640, MAX_SEQS = 3, N_PAGES = MAX_SEQS * MAX_POS / ATOM_PAGE + 5 };
 
@@ -458,12 +475,26 @@ static void open_cache(struct cache *c, const struct setting *set)
     c->width = (set->heads + 2 * set->kv_heads) * set->head_dim;
     for (int i = 0; i < set->head_dim / 2; i++)
         c->inv_freq[i] = pow(10000, -2.0 * i / set->head_dim);
-    const struct atom_work_shape shape = {.max_tok = MAX_SEQS * MAX_POS, .hidden = 8, .qkv_rows = c->width, .att_width = c->att,
-                                          .gate_up_rows = 2, .max_k_padded = 8, .max_scales = 1, .max_runs = 1,
+    const struct atom_work_shape shape = {.max_tok = MAX_SEQS * MAX_POS,
+                                          .hidden = 8,
+                                          .qkv_rows = c->width,
+                                          .att_width = c->att,
+                                          .gate_up_rows = 2,
+                                          .max_k_padded = 8,
+                                          .max_scales = 1,
+                                          .max_runs = 1,
                                           .head_dim = set->head_dim};
-    const struct atom_kv_config kc = {.layers = 2, .heads = set->heads, .kv_heads = set->kv_heads, .head_dim = set->head_dim,
-                                      .n_pages = N_PAGES, .max_position = MAX_POS, .bits = set->bits, .clip = 1.0f,
-                                      .rope = set->rope, .rotate = set->rotate, .inv_freq = c->inv_freq};
+    const struct atom_kv_config kc = {.layers = 2,
+                                      .heads = set->heads,
+                                      .kv_heads = set->kv_heads,
+                                      .head_dim = set->head_dim,
+                                      .n_pages = N_PAGES,
+                                      .max_position = MAX_POS,
+                                      .bits = set->bits,
+                                      .clip = 1.0f,
+                                      .rope = set->rope,
+                                      .rotate = set->rotate,
+                                      .inv_freq = c->inv_freq};
     assert_ok(cpu->work_create(&shape, &c->work, &err), &err);
     assert_ok(cpu->kv_create(&kc, &c->kv, &err), &err);
     int32_t *shuffled = permutation(N_PAGES);
@@ -521,7 +552,8 @@ static void read_back(const struct cache *c, int s, int head, int pos, float *k,
     const struct atom_kv *kv = c->kv;
     int hd = c->set->head_dim;
     size_t at = (size_t)(pos / 16 * (hd / 2) * 16);
-    const uint8_t *page = kv->data + kv->layer_bytes + (size_t)c->pages[s][pos / 16] * kv->page_bytes + (size_t)head * kv->head_bytes;
+    const uint8_t *page =
+        kv->data + kv->layer_bytes + (size_t)c->pages[s][pos / 16] * kv->page_bytes + (size_t)head * kv->head_bytes;
     const struct atom_rope_page rope = {kv->cos + at, kv->sin + at};
     float keys[256 * 32], values[8 * 512];
     atom_kern.kv_keys(&kv->shape, page, c->set->rope == ATOM_KV_PRE ? &rope : NULL, keys);
@@ -582,13 +614,15 @@ static void check_stored(const struct cache *c, int s, int pos)
                 double step_size = (hi[i] - lo[i]) * 1.001 / levels;
                 double bound = c->set->bits == 32 ? 1e-5 : c->set->bits == 16 ? 4e-3 : 1.01 * step_size * turned;
                 if (!(fabs(got - want[i][d]) <= bound))
-                    fail_msg("position %d, head %d, %s, channel %d: %g, not %g", pos, head, i ? "value" : "key", d, got, want[i][d]);
+                    fail_msg("position %d, head %d, %s, channel %d: %g, not %g", pos, head, i ? "value" : "key", d, got,
+                             want[i][d]);
             }
     }
 }
 
 /* Attention of query head h at pos over what the cache holds, in doubles. Its bound: scores are off by hd additions of
- * their terms, weights by twice that and exp's 2 ulp, the sum by one per position; merges and the rest are a handful. */
+ * their terms, weights by twice that and exp's 2 ulp, the sum by one per position; merges and the rest are a handful.
+ */
 static void check_attended(const struct cache *c, int s, int h, int pos)
 {
     int hd = c->set->head_dim, head = h / (c->set->heads / c->set->kv_heads);
@@ -634,7 +668,8 @@ static void check_attended(const struct cache *c, int s, int h, int pos)
     for (int d = 0; d < hd; d++) {
         double got = (double)c->out[s][pos * c->att + h * hd + d];
         if (!(fabs(got - out[d]) <= (2 * off + (pos + 40) * (double)FLT_EPSILON) * terms[d] + 1e-12))
-            fail_msg("bits %d, size %d, position %d, head %d, channel %d: %.9g, not %.9g", c->set->bits, hd, pos, h, d, got, out[d]);
+            fail_msg("bits %d, size %d, position %d, head %d, channel %d: %.9g, not %.9g", c->set->bits, hd, pos, h, d,
+                     got, out[d]);
     }
 }
 
@@ -762,8 +797,15 @@ static void shapes_beyond_the_kernels_are_refused(void **state)
 {
     const double freq[600] = {0};
     struct atom_kv *kv = NULL;
-    struct atom_kv_config kc = {.layers = 1, .heads = 2, .kv_heads = 2, .head_dim = 1026, .n_pages = 1, .max_position = 16,
-                                .bits = 16, .clip = 1, .inv_freq = freq};
+    struct atom_kv_config kc = {.layers = 1,
+                                .heads = 2,
+                                .kv_heads = 2,
+                                .head_dim = 1026,
+                                .n_pages = 1,
+                                .max_position = 16,
+                                .bits = 16,
+                                .clip = 1,
+                                .inv_freq = freq};
     (void)state;
     assert_fails(cpu->kv_create(&kc, &kv, &err), &err, ATOM_ERR_UNSUPPORTED, "size 1026");
     memset(&err, 0, sizeof err);

@@ -10,7 +10,8 @@
 #include <float.h>
 #include <math.h>
 
-/* ---- random numbers and memory ------------------------------------------------------------------------------------ */
+/* ---- random numbers and memory ------------------------------------------------------------------------------------
+ */
 
 static uint64_t seed;
 
@@ -30,14 +31,22 @@ static float number(int style)
 {
     float x = unit();
     switch (style) {
-    case ORDINARY: return 3.0f * x;
-    case WIDE: return ldexpf(x, between(-40, 40));
-    case TINY: return x * ldexpf(1.0f, -between(90, 110)); /* about where a scale becomes 1 */
-    case HUGE_ONES: return x * FLT_MAX;
-    case ZEROS: return x < 0 ? -0.0f : 0.0f;
-    case DENORMALS: return x * 0x1p-130f;
-    case TIES: return (float)between(-9, 9) * 0.5f;
-    default: return number(between(0, MIXED - 1));
+    case ORDINARY:
+        return 3.0f * x;
+    case WIDE:
+        return ldexpf(x, between(-40, 40));
+    case TINY:
+        return x * ldexpf(1.0f, -between(90, 110)); /* about where a scale becomes 1 */
+    case HUGE_ONES:
+        return x * FLT_MAX;
+    case ZEROS:
+        return x < 0 ? -0.0f : 0.0f;
+    case DENORMALS:
+        return x * 0x1p-130f;
+    case TIES:
+        return (float)between(-9, 9) * 0.5f;
+    default:
+        return number(between(0, MIXED - 1));
     }
 }
 
@@ -102,7 +111,8 @@ static void same_floats(const float *want, const float *got, int n, const char *
     same_bytes(want, got, (size_t)n * sizeof *want, what, tier);
 }
 
-/* ---- tiers -------------------------------------------------------------------------------------------------------- */
+/* ---- tiers --------------------------------------------------------------------------------------------------------
+ */
 
 static struct atom_kernels scalar;
 static const struct {
@@ -163,9 +173,15 @@ static struct atom_layout random_layout(int max_k)
     struct atom_error err = {0};
     int n = between(1, max_k), outliers = 0;
     switch (between(0, 3)) {
-    case 1: outliers = n; break;
-    case 2: outliers = between(0, n); break;
-    case 3: outliers = n / 4; break;
+    case 1:
+        outliers = n;
+        break;
+    case 2:
+        outliers = between(0, n);
+        break;
+    case 3:
+        outliers = n / 4;
+        break;
     }
     assert_ok(atom_layout_init(&lay, n, groups[between(0, 9)], outliers, &err), &err);
     return lay;
@@ -241,7 +257,8 @@ static void check_gemm(const struct atom_kernels *k)
             same_floats(c + i, d + i, 1, "gemm", k->name);
 }
 
-/* ---- weights ------------------------------------------------------------------------------------------------------- */
+/* ---- weights -------------------------------------------------------------------------------------------------------
+ */
 
 /* A linear in natural form beside the packed one that kernels.h draws. */
 struct weights {
@@ -293,7 +310,8 @@ static void fill_int(struct weights *w, int rows)
         for (int i = 0; i < w->lay.n_runs; i++)
             for (int c = w->lay.runs[i].first; c < w->lay.runs[i].first + w->lay.runs[i].len; c++) {
                 int half = nibbles_at(w, &w->lay.runs[i]) ? 8 : 128;
-                w->q[r * w->lay.k + c] = (int8_t)(extreme ? (between(0, 1) ? -half : half - 1) : between(-half, half - 1));
+                w->q[r * w->lay.k + c] =
+                    (int8_t)(extreme ? (between(0, 1) ? -half : half - 1) : between(-half, half - 1));
             }
         for (int g = 0; g < w->lay.n_scales; g++)
             w->scale[r * w->lay.n_scales + g] = atom_float_f16(between(0, 9) ? fabsf(unit()) : 0x1p-24f);
@@ -419,7 +437,8 @@ static void check_linear(const struct atom_kernels *k)
     atom_layout_fini(&w.lay);
 }
 
-/* ---- KV ------------------------------------------------------------------------------------------------------------ */
+/* ---- KV ------------------------------------------------------------------------------------------------------------
+ */
 
 static const int kv_bits[] = {8, 4, 3};
 
@@ -455,9 +474,14 @@ static float page_value(const struct page *pg, int d, int p)
     float x;
     const uint8_t *tail = pg->data + pg->shape.half_bytes - 64;
     switch (pg->shape.kind) {
-    case ATOM_KV_F32: memcpy(&x, pg->data + at * 4, 4); return x;
-    case ATOM_KV_F16: memcpy(&h, pg->data + at * 2, 2); return atom_f16_float(h);
-    default: break;
+    case ATOM_KV_F32:
+        memcpy(&x, pg->data + at * 4, 4);
+        return x;
+    case ATOM_KV_F16:
+        memcpy(&h, pg->data + at * 2, 2);
+        return atom_f16_float(h);
+    default:
+        break;
     }
     int q = pg->data[at];
     if (nibble)
@@ -503,7 +527,8 @@ static void check_keys(const struct atom_kernels *k)
         k->kv_keys(&pg.shape, pg.data, turned ? &rope : NULL, out);
         for (int d = 0; d < half; d++)
             for (int p = 0; p < 16; p++) {
-                float a = page_value(&pg, d, p), b = page_value(&pg, d + half, p), c = cos[d * 16 + p], s = sin[d * 16 + p];
+                float a = page_value(&pg, d, p), b = page_value(&pg, d + half, p), c = cos[d * 16 + p],
+                      s = sin[d * 16 + p];
                 float want[2] = {turned ? a * c - b * s : a, turned ? fmaf(b, c, a * s) : b};
                 for (int i = 0; i < 2; i++) /* 0 may have either sign */
                     if (want[i] != out[(d + i * half) * 32 + p] && !isnan(want[i]))
@@ -546,7 +571,8 @@ static void check_pages_equal_scalar(const struct atom_kernels *k)
     float *a = floats(hd * 32), *b = floats(hd * 32), *c = floats(n), *d = floats(n);
     struct atom_rope_page rope = {cos, sin};
     for (int turned = 0; turned < 2; turned++) {
-        scalar.kv_keys(&pg.shape, pg.data, turned ? &rope : NULL, a), k->kv_keys(&pg.shape, pg.data, turned ? &rope : NULL, b);
+        scalar.kv_keys(&pg.shape, pg.data, turned ? &rope : NULL, a),
+            k->kv_keys(&pg.shape, pg.data, turned ? &rope : NULL, b);
         for (int i = 0; i < hd * 32; i++)
             if (!isnan(a[i]) || !isnan(b[i]))
                 same_floats(a + i, b + i, 1, "kv_keys", k->name);
@@ -570,7 +596,8 @@ ROUNDS(kv_keys_are_the_formula, check_keys, 150)
 ROUNDS(kv_values_are_the_formula, check_values, 150)
 ROUNDS(kv_pages_equal_scalar, check_pages_equal_scalar, 150)
 
-/* ---- scalar against the specification ------------------------------------------------------------------------------ */
+/* ---- scalar against the specification ------------------------------------------------------------------------------
+ */
 
 static float largest(const float *x, int n)
 {
@@ -664,7 +691,8 @@ static void sums_are_close(void **state)
         }
         assert_true(fabs((double)scalar.sum_squares(x, n) - want) <= sum_bound(n, want));
         /* exp is off by 2 ulp and its argument by one of |x| <= 6; log is off by 1 ulp of the result. */
-        double bound = (double)(n / 16 + 5) * FLT_EPSILON + 8 * FLT_EPSILON + FLT_EPSILON * fabs(log(e)) + 3 * FLT_EPSILON;
+        double bound =
+            (double)(n / 16 + 5) * FLT_EPSILON + 8 * FLT_EPSILON + FLT_EPSILON * fabs(log(e)) + 3 * FLT_EPSILON;
         assert_true(fabs((double)scalar.logsumexp(x, n) - log(e)) <= bound);
     }
 }
@@ -741,7 +769,8 @@ static void gemm_is_a_chain(void **state)
     seed = 16;
     for (int round = 0; round < 100; round++, drop_all()) {
         int m = between(1, 5), n = between(1, 140);
-        float *a = random_floats(m * n, ORDINARY), *b = random_floats(n * 32, ORDINARY), *c = random_floats(m * 32, ORDINARY);
+        float *a = random_floats(m * n, ORDINARY), *b = random_floats(n * 32, ORDINARY),
+              *c = random_floats(m * 32, ORDINARY);
         float *y = floats(m * 32);
         memcpy(y, c, (size_t)(m * 32) * sizeof *c);
         scalar.gemm(a, n, m, b, n, y, 32);
@@ -784,14 +813,16 @@ static void merge_is_close(void **state)
         float *a = random_floats(16, ORDINARY), *b = random_floats(16, ORDINARY), was[16];
         struct atom_partial sum = {a, 5 * unit(), 1.25f}, part = {b, 5 * unit(), 3.5f};
         memcpy(was, a, sizeof was);
-        double m = fmax((double)sum.max, (double)part.max), ea = exp((double)sum.max - m), eb = exp((double)part.max - m);
+        double m = fmax((double)sum.max, (double)part.max), ea = exp((double)sum.max - m),
+               eb = exp((double)part.max - m);
         scalar.merge(&sum, &part, 16);
         assert_true((double)sum.max == m);
         /* Each weight: its argument half an ulp of at most 10, exp 2 ulp; then product and sum. */
         double unit_bound = (5 + 2 + 1) * FLT_EPSILON;
         assert_true(fabs((double)sum.total - (1.25 * ea + 3.5 * eb)) <= unit_bound * (1.25 * ea + 3.5 * eb));
         for (int i = 0; i < 16; i++) {
-            double want = (double)was[i] * ea + (double)b[i] * eb, terms = fabs((double)was[i]) * ea + fabs((double)b[i]) * eb;
+            double want = (double)was[i] * ea + (double)b[i] * eb,
+                   terms = fabs((double)was[i]) * ea + fabs((double)b[i]) * eb;
             assert_true(fabs((double)a[i] - want) <= unit_bound * terms);
         }
         float kept = a[3];
@@ -801,7 +832,8 @@ static void merge_is_close(void **state)
     }
 }
 
-/* ---- Hadamard ------------------------------------------------------------------------------------------------------ */
+/* ---- Hadamard ------------------------------------------------------------------------------------------------------
+ */
 
 static void hadamard_sizes(void **state)
 {
@@ -810,7 +842,8 @@ static void hadamard_sizes(void **state)
         int odd = n;
         while (odd > 1 && odd % 2 == 0)
             odd /= 2;
-        bool want = n > 0 && n <= ATOM_HADAMARD_MAX && (odd == 1 || (odd == 3 && n % 12 == 0) || (odd == 5 && n % 20 == 0));
+        bool want =
+            n > 0 && n <= ATOM_HADAMARD_MAX && (odd == 1 || (odd == 3 && n % 12 == 0) || (odd == 5 && n % 20 == 0));
         assert_int_equal(atom_hadamard_has(n), want);
     }
 }
@@ -871,7 +904,8 @@ static void the_strongest_tier_is_taken(void **state)
     assert_string_equal(k.name, "scalar");
 }
 
-/* ---- the list ------------------------------------------------------------------------------------------------------ */
+/* ---- the list ------------------------------------------------------------------------------------------------------
+ */
 
 typedef void test_fn(void **state);
 
@@ -893,12 +927,18 @@ int main(void)
                       {"kv_values", kv_values_are_the_formula},
                       {"kv_pages", kv_pages_equal_scalar}};
     const struct CMUnitTest plain[] = {
-        cmocka_unit_test(the_strongest_tier_is_taken), cmocka_unit_test(quantize_is_the_formula),
-        cmocka_unit_test(kv_quantize_is_the_formula),  cmocka_unit_test(sums_are_close),
-        cmocka_unit_test(exp_is_close),                cmocka_unit_test(silu_is_close),
-        cmocka_unit_test(norm_is_the_formula),         cmocka_unit_test(rope_turns_pairs),
-        cmocka_unit_test(merge_is_close),              cmocka_unit_test(hadamard_sizes),
-        cmocka_unit_test(hadamard_is_orthonormal),     cmocka_unit_test(gemm_is_a_chain),
+        cmocka_unit_test(the_strongest_tier_is_taken),
+        cmocka_unit_test(quantize_is_the_formula),
+        cmocka_unit_test(kv_quantize_is_the_formula),
+        cmocka_unit_test(sums_are_close),
+        cmocka_unit_test(exp_is_close),
+        cmocka_unit_test(silu_is_close),
+        cmocka_unit_test(norm_is_the_formula),
+        cmocka_unit_test(rope_turns_pairs),
+        cmocka_unit_test(merge_is_close),
+        cmocka_unit_test(hadamard_sizes),
+        cmocka_unit_test(hadamard_is_orthonormal),
+        cmocka_unit_test(gemm_is_a_chain),
     };
     enum { N_TIERS = sizeof tiers / sizeof tiers[0], N_EACH = sizeof tier_tests / sizeof tier_tests[0] };
     static char names[N_TIERS * N_EACH][64];

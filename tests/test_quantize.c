@@ -13,8 +13,16 @@ static char calib[1024];
 static int made;
 
 /* Query heads that share keys, heads wider than the hidden size has room for, biases, a head of its own, two files. */
-static const struct llama odd = {.hidden = 40, .intermediate = 54, .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 24,
-                                 .attention_bias = true, .llama3 = true, .sharded = true, .dtype = ATOM_BF16};
+static const struct llama odd = {.hidden = 40,
+                                 .intermediate = 54,
+                                 .layers = 2,
+                                 .heads = 4,
+                                 .kv_heads = 2,
+                                 .head_dim = 24,
+                                 .attention_bias = true,
+                                 .llama3 = true,
+                                 .sharded = true,
+                                 .dtype = ATOM_BF16};
 
 static const char *place(const char *name)
 {
@@ -67,7 +75,8 @@ static struct atom_quantize_options short_options(const char *model, const char 
     return o;
 }
 
-/* ---- every ingredient ------------------------------------------------------------------------------------------------ */
+/* ---- every ingredient
+ * ------------------------------------------------------------------------------------------------ */
 
 enum { N_TOK = 20 };
 
@@ -118,13 +127,15 @@ static double try_scheme(const char *model, const struct atom_scheme *scheme)
     assert_true(back.wbits == scheme->wbits && back.abits == scheme->abits && back.kvbits == scheme->kvbits);
     assert_true(back.group == scheme->group && back.rows_per_scale == scheme->rows_per_scale);
     assert_true(back.outliers == scheme->outliers || scheme->outliers < 0);
-    assert_true(back.kv_rope == scheme->kv_rope && back.rotate == scheme->rotate && back.lm_head_bits == scheme->lm_head_bits);
+    assert_true(back.kv_rope == scheme->kv_rope && back.rotate == scheme->rotate &&
+                back.lm_head_bits == scheme->lm_head_bits);
     return distance(got, exact);
 }
 
 static void every_ingredient(void **state)
 {
-    static const int wbits[] = {2, 3, 4, 8, 16}, bits[] = {3, 4, 8, 16}, groups[] = {0, 32, 100, 7}, outliers[] = {0, 5, 1000, 16};
+    static const int wbits[] = {2, 3, 4, 8, 16}, bits[] = {3, 4, 8, 16}, groups[] = {0, 32, 100, 7},
+                     outliers[] = {0, 5, 1000, 16};
     struct atom_scheme s;
     (void)state;
     logits_of(place("odd"), exact, &s);
@@ -147,17 +158,38 @@ static void every_ingredient(void **state)
         /* Eight bits throughout stay near; what is 16 bits throughout, but for its cache, nearer still. */
         bool fine = s.wbits >= 8 && s.abits >= 8 && s.kvbits >= 8;
         if (!(off < (fine ? 0.08 : 1.5)))
-            fail_msg("w%da%dkv%d, group %d, outliers %d: logits are off by %g", s.wbits, s.abits, s.kvbits, s.group, s.outliers, off);
+            fail_msg("w%da%dkv%d, group %d, outliers %d: logits are off by %g", s.wbits, s.abits, s.kvbits, s.group,
+                     s.outliers, off);
     }
 }
 
 static void other_shapes(void **state)
 {
-    static const struct llama shapes[] = {
-        {.hidden = 33, .intermediate = 47, .layers = 1, .heads = 3, .kv_heads = 1, .head_dim = 10, .tied = true, .dtype = ATOM_F32},
-        {.hidden = 64, .intermediate = 20, .layers = 2, .heads = 2, .kv_heads = 2, .head_dim = 2, .mlp_bias = true, .dtype = ATOM_F16},
-        {.hidden = 24, .intermediate = 300, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 160, .tied = true, .marker = true,
-         .dtype = ATOM_BF16}};
+    static const struct llama shapes[] = {{.hidden = 33,
+                                           .intermediate = 47,
+                                           .layers = 1,
+                                           .heads = 3,
+                                           .kv_heads = 1,
+                                           .head_dim = 10,
+                                           .tied = true,
+                                           .dtype = ATOM_F32},
+                                          {.hidden = 64,
+                                           .intermediate = 20,
+                                           .layers = 2,
+                                           .heads = 2,
+                                           .kv_heads = 2,
+                                           .head_dim = 2,
+                                           .mlp_bias = true,
+                                           .dtype = ATOM_F16},
+                                          {.hidden = 24,
+                                           .intermediate = 300,
+                                           .layers = 1,
+                                           .heads = 1,
+                                           .kv_heads = 1,
+                                           .head_dim = 160,
+                                           .tied = true,
+                                           .marker = true,
+                                           .dtype = ATOM_BF16}};
     (void)state;
     for (int i = 0; i < 3; i++) {
         struct atom_scheme s;
@@ -175,7 +207,8 @@ static void other_shapes(void **state)
     }
 }
 
-/* ---- models/tiny ------------------------------------------------------------------------------------------------------ */
+/* ---- models/tiny
+ * ------------------------------------------------------------------------------------------------------ */
 
 static double perplexity(const char *dir)
 {
@@ -213,13 +246,15 @@ static void quality_falls_in_order(void **state)
     double as_is = perplexity("models/tiny"), w8 = quantized_perplexity("paper", 8, true);
     double paper = quantized_perplexity("paper", 4, false), own = quantized_perplexity("default", 4, false);
     double w3 = quantized_perplexity("default", 3, false);
-    print_message("perplexity: float %.3f, w8a8kv8 %.3f, w4a4kv4 paper %.3f, default %.3f, w3a3kv3 %.3f\n", as_is, w8, paper, own, w3);
+    print_message("perplexity: float %.3f, w8a8kv8 %.3f, w4a4kv4 paper %.3f, default %.3f, w3a3kv3 %.3f\n", as_is, w8,
+                  paper, own, w3);
     assert_true(fabs(w8 / as_is - 1) < 0.02);
     assert_true(paper < 1.6 * as_is && own < 1.6 * as_is);
     assert_true(w3 > own && w3 > w8);
 }
 
-/* ---- stop and go on ---------------------------------------------------------------------------------------------------- */
+/* ---- stop and go on
+ * ---------------------------------------------------------------------------------------------------- */
 
 struct stop {
     double at; /* layers */
@@ -305,7 +340,8 @@ static void ids_are_as_good_as_text(void **state)
     same_checkpoint(a, b);
 }
 
-/* ---- refusals ------------------------------------------------------------------------------------------------------------ */
+/* ---- refusals
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static void refused(const struct atom_quantize_options *o, enum atom_status code, const char *words)
 {
@@ -345,13 +381,14 @@ static void bad_options_are_refused(void **state)
     static const struct {
         const char *lines, *words;
         enum atom_status code;
-    } bad[] = {{"{\"ids\": [1, 2, 3]}\n", "at least 32 ids", ATOM_ERR_FORMAT},
-               {"not json\n", "line 1 is not JSON", ATOM_ERR_FORMAT},
-               {"{\"ids\": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,4096]}\n",
-                "entry 31 is no id under 4096", ATOM_ERR_FORMAT},
-               {"{\"ids\": [1,2,3,4,5,6,7,8,9,10,-1,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32]}\n",
-                "entry 10 is no id", ATOM_ERR_FORMAT},
-               {"", "holds 0 windows", ATOM_ERR_INVALID}};
+    } bad[] = {
+        {"{\"ids\": [1, 2, 3]}\n", "at least 32 ids", ATOM_ERR_FORMAT},
+        {"not json\n", "line 1 is not JSON", ATOM_ERR_FORMAT},
+        {"{\"ids\": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,4096]}\n",
+         "entry 31 is no id under 4096", ATOM_ERR_FORMAT},
+        {"{\"ids\": [1,2,3,4,5,6,7,8,9,10,-1,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32]}\n",
+         "entry 10 is no id", ATOM_ERR_FORMAT},
+        {"", "holds 0 windows", ATOM_ERR_INVALID}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         put_text(home, "bad.jsonl", bad[i].lines);
         snprintf(path, sizeof path, "%s/bad.jsonl", home);
@@ -379,7 +416,8 @@ static void what_is_there_is_kept(void **state)
 static void bad_weights_are_refused(void **state)
 {
     static const char *const names[] = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight",
-                                        "model.layers.1.self_attn.o_proj.weight", "model.layers.0.input_layernorm.weight"};
+                                        "model.layers.1.self_attn.o_proj.weight",
+                                        "model.layers.0.input_layernorm.weight"};
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char *dir = make_dir();

@@ -136,7 +136,8 @@ int main(void)
     struct atom_error err = {0};
     if (atom_runtime_init(NULL, &err))
         return 1;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(tiny_matches_reference), cmocka_unit_test(mid_matches_reference)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(tiny_matches_reference),
+                                       cmocka_unit_test(mid_matches_reference)};
     int rc = cmocka_run_group_tests_name("reference", tests, NULL, NULL);
     atom_runtime_fini();
     return rc;

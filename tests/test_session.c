@@ -3,7 +3,6 @@
  * are not finite end one sequence and name the place. */
 #include "llama.h"
 
-#include "base/thread.h"
 #include "model/model.h"
 
 enum { N_SEQS = 3, LONG = 265, MAX_TOK = 512, EVERY = 6 }; /* logits are compared after every sixth token */
@@ -97,7 +96,8 @@ static int add(struct atom_session *s)
     return sequence;
 }
 
-/* ---- the same bits -------------------------------------------------------------------------------------------------- */
+/* ---- the same bits --------------------------------------------------------------------------------------------------
+ */
 
 /* Logits [lengths[s] / EVERY up, vocab] of the test's sequences. */
 struct logits {
@@ -146,12 +146,14 @@ static void advance(struct atom_session *s, const struct atom_model *m, const in
     }
 }
 
-static void same_logits(const struct atom_model *m, const struct logits *a, const struct logits *b, int most, const char *what)
+static void same_logits(const struct atom_model *m, const struct logits *a, const struct logits *b, int most,
+                        const char *what)
 {
     int vocab = atom_model_info(m)->vocab;
     for (int s = 0; s < N_SEQS; s++)
         for (int i = 0; i * EVERY < lengths[s] && i * EVERY < most; i++)
-            if (memcmp(a->of[s] + (size_t)i * (size_t)vocab, b->of[s] + (size_t)i * (size_t)vocab, (size_t)vocab * sizeof(float)))
+            if (memcmp(a->of[s] + (size_t)i * (size_t)vocab, b->of[s] + (size_t)i * (size_t)vocab,
+                       (size_t)vocab * sizeof(float)))
                 fail_msg("%s: logits of sequence %d, token %d differ", what, s, i * EVERY);
 }
 
@@ -260,7 +262,8 @@ static void pages_are_used_again(void **state)
     }
 }
 
-/* ---- refusals -------------------------------------------------------------------------------------------------------- */
+/* ---- refusals
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void refused(struct atom_session *s, struct atom_step_seq *seqs, int n, enum atom_status code, const char *words)
 {
@@ -299,11 +302,13 @@ static void refusals_change_nothing(void **state)
     refused(s, &q, 1, ATOM_ERR_INVALID, "1 to 70 tokens");
     q = one, q.n_tokens = 45;
     refused(s, &q, 1, ATOM_ERR_CAPACITY, "of length 20 cannot take 45");
-    struct atom_step_seq full[2] = {{.sequence = a, .tokens = tokens, .n_tokens = 20}, {.sequence = b, .tokens = tokens, .n_tokens = 50}};
+    struct atom_step_seq full[2] = {{.sequence = a, .tokens = tokens, .n_tokens = 20},
+                                    {.sequence = b, .tokens = tokens, .n_tokens = 50}};
     refused(s, full, 2, ATOM_ERR_CAPACITY, "pages of the KV cache");
     for (int i = 0; i < 2; i++) {
         int32_t bad[3] = {5, i ? 4096 : -1, 5};
-        struct atom_step_seq mixed[2] = {{.sequence = b, .tokens = tokens, .n_tokens = 3}, {.sequence = a, .tokens = bad, .n_tokens = 3}};
+        struct atom_step_seq mixed[2] = {{.sequence = b, .tokens = tokens, .n_tokens = 3},
+                                         {.sequence = a, .tokens = bad, .n_tokens = 3}};
         refused(s, mixed, 2, ATOM_ERR_INVALID, i ? "token 4096" : "token -1");
     }
     assert_int_equal(atom_session_length(s, a), 20);
@@ -320,7 +325,8 @@ static void refusals_change_nothing(void **state)
     assert_memory_equal(want.of[1], got.of[1], (37 / EVERY + 1) * 4096 * sizeof(float));
     atom_session_remove(s, b); /* and every page can still be had */
     b = add(s);
-    struct atom_step_seq fill[2] = {{.sequence = a, .tokens = tokens, .n_tokens = 11}, {.sequence = b, .tokens = tokens, .n_tokens = 32}};
+    struct atom_step_seq fill[2] = {{.sequence = a, .tokens = tokens, .n_tokens = 11},
+                                    {.sequence = b, .tokens = tokens, .n_tokens = 32}};
     assert_ok(atom_session_step(s, fill, 2, &err), &err);
     one.sequence = b;
     refused(s, &one, 1, ATOM_ERR_CAPACITY, "0 are free");
@@ -331,7 +337,8 @@ static void refusals_change_nothing(void **state)
 
 static void options_out_of_range(void **state)
 {
-    static const struct atom_session_options bad[] = {{-1, 0, 0}, {0, -1, 0}, {0, 0, -1}, {0, 1 << 30, 0}, {1 << 21, 0, 0}, {0, 0, 1 << 21}};
+    static const struct atom_session_options bad[] = {{-1, 0, 0},      {0, -1, 0},      {0, 0, -1},
+                                                      {0, 1 << 30, 0}, {1 << 21, 0, 0}, {0, 0, 1 << 21}};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct atom_session *s = NULL;
@@ -346,10 +353,17 @@ static void options_out_of_range(void **state)
     assert_fails(atom_runtime_init(&wrong[1], &err), &err, ATOM_ERR_INVALID, "threads is -1");
 }
 
-/* ---- numbers that are not finite -------------------------------------------------------------------------------------- */
+/* ---- numbers that are not finite
+ * -------------------------------------------------------------------------------------- */
 
-static const struct llama small = {.hidden = 32, .intermediate = 40, .layers = 3, .heads = 2, .kv_heads = 1, .head_dim = 16,
-                                   .dtype = ATOM_F32, .marker = true};
+static const struct llama small = {.hidden = 32,
+                                   .intermediate = 40,
+                                   .layers = 3,
+                                   .heads = 2,
+                                   .kv_heads = 1,
+                                   .head_dim = 16,
+                                   .dtype = ATOM_F32,
+                                   .marker = true};
 static int case_now;
 
 /* Where one layer overflows for the marker's tokens alone. Channel 0 reaches a linear by its first column; what follows
@@ -399,7 +413,8 @@ static void one_of_three_ends(struct atom_model *m, const char *where)
 {
     static float want[2][LLAMA_VOCAB], got[LLAMA_VOCAB];
     struct atom_session *s = session(m, 3, 300, 64);
-    const int32_t tokens[8] = {1, 500, 77 + 1, 9, 10, 11, 12, 13}, marked[8] = {1, 500, 9, LLAMA_MARKER, 10, 11, 12, 13};
+    const int32_t tokens[8] = {1, 500, 77 + 1, 9, 10, 11, 12, 13},
+                  marked[8] = {1, 500, 9, LLAMA_MARKER, 10, 11, 12, 13};
     for (int round = 0; round < 3; round++) { /* 0: without the marker */
         int ids[3] = {add(s), add(s), add(s)};
         const int32_t *middle = round ? marked : tokens;
@@ -515,11 +530,18 @@ static void load_is_refused(const char *from, const char *tensor, size_t element
 
 static void bad_weights_are_refused_by_name(void **state)
 {
-    static const char *const of_floats[] = {
-        "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", "model.layers.0.input_layernorm.weight",
-        "model.layers.2.post_attention_layernorm.weight", "model.layers.0.self_attn.q_proj.weight",
-        "model.layers.1.self_attn.v_proj.weight", "model.layers.2.self_attn.o_proj.weight", "model.layers.0.mlp.gate_proj.weight",
-        "model.layers.2.mlp.down_proj.weight", "model.layers.1.self_attn.k_proj.bias", "model.layers.1.mlp.up_proj.bias"};
+    static const char *const of_floats[] = {"model.embed_tokens.weight",
+                                            "model.norm.weight",
+                                            "lm_head.weight",
+                                            "model.layers.0.input_layernorm.weight",
+                                            "model.layers.2.post_attention_layernorm.weight",
+                                            "model.layers.0.self_attn.q_proj.weight",
+                                            "model.layers.1.self_attn.v_proj.weight",
+                                            "model.layers.2.self_attn.o_proj.weight",
+                                            "model.layers.0.mlp.gate_proj.weight",
+                                            "model.layers.2.mlp.down_proj.weight",
+                                            "model.layers.1.self_attn.k_proj.bias",
+                                            "model.layers.1.mlp.up_proj.bias"};
     static const char *const of_integers[] = {"lm_head.scales", "model.layers.1.mlp.up_proj.scales",
                                               "model.layers.0.self_attn.o_proj.outlier_scales", "model.norm.weight"};
     static const float values[] = {NAN, INFINITY, -INFINITY};

@@ -13,7 +13,7 @@ for source in tests/test_*.c; do
     [ -e "$source" ] && tests+=("$(basename "$source" .c)")
 done
 # The thread sanitizer is slow: it gets the tests in which threads meet.
-threaded=$(grep -lE 'pthread_create|atom_parallel|atom_pool_start' tests/test_*.c 2>/dev/null |
+threaded=$(grep -lE 'pthread_create|atom_parallel|atom_pool_start|atom_runtime_threads' tests/test_*.c 2>/dev/null |
            sed 's|tests/||; s|\.c$||')
 
 # stage NAME BUILD GOALS [VAR=...]: builds; a failure is one failed test, its log shown.
