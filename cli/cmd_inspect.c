@@ -4,6 +4,7 @@
 #include "options.h"
 
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,40 +42,62 @@ static void print_config(const json_t *root)
     printf("  positions      %lld\n", whole(c, "max_position"));
 }
 
-static void print_bits(const char *what, const json_t *s, const char *field, const char *at_16)
+static void row(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void row(const char *name, const char *fmt, ...)
 {
-    long long bits = whole(s, field);
-    if (bits == 16)
-        printf("  %-13s  %s\n", what, at_16);
+    va_list ap;
+    va_start(ap, fmt);
+    printf("  %-13s  ", name);
+    vprintf(fmt, ap);
+    putchar('\n');
+    va_end(ap);
+}
+
+static void print_weights(const json_t *s)
+{
+    long long rows = whole(s, "rows_per_scale");
+    if (whole(s, "wbits") == 16)
+        row("weights", "as stored");
     else
-        printf("  %-13s  %lld bits", what, bits);
+        row("weights", "%lld bits, a scale for %lld row%s, %s, clip %s%g", whole(s, "wbits"), rows, rows == 1 ? "" : "s",
+            json_is_true(at(s, "gptq")) ? "GPTQ" : "rounded to nearest",
+            json_is_true(at(s, "clip_search")) ? "searched up to " : "", number(s, "weight_clip"));
+}
+
+static void print_cache(const json_t *s)
+{
+    const json_t *rotate = at(s, "rotate");
+    const char *when = strcmp(json_string_value(at(s, "kv_rope")), "pre") == 0 ? "before" : "after";
+    const char *first = json_string_value(json_array_get(rotate, 0)), *second = json_string_value(json_array_get(rotate, 1));
+    if (whole(s, "kvbits") == 16)
+        row("KV cache", "half precision, keys %s RoPE", when);
+    else
+        row("KV cache", "%lld bits, clip %g, keys %s RoPE", whole(s, "kvbits"), number(s, "kv_clip"), when);
+    if (first)
+        row("rotated", "%s%s%s", first, second ? ", " : "", second ? second : "");
 }
 
 static void print_scheme(const json_t *root)
 {
-    const json_t *s = at(root, "scheme"), *rotate = at(s, "rotate"), *word;
-    size_t i;
+    const json_t *s = at(root, "scheme");
     puts("\nscheme");
-    print_bits("weights", s, "wbits", "as stored");
-    if (whole(s, "wbits") < 16)
-        printf(", a scale for %lld rows; %s, clip %s%g\n", whole(s, "rows_per_scale"),
-               json_is_true(at(s, "gptq")) ? "GPTQ" : "rounded to nearest",
-               json_is_true(at(s, "clip_search")) ? "searched up to " : "", number(s, "weight_clip"));
-    print_bits("activations", s, "abits", "float");
-    if (whole(s, "abits") < 16)
-        printf(", clip %g\n", number(s, "act_clip"));
+    print_weights(s);
+    if (whole(s, "abits") == 16)
+        row("activations", "float");
+    else
+        row("activations", "%lld bits, clip %g", whole(s, "abits"), number(s, "act_clip"));
     if (whole(s, "wbits") < 16 || whole(s, "abits") < 16) {
-        printf("  %-13s  %lld channels%s\n", "group", whole(s, "group"), whole(s, "group") ? "" : ": a whole row");
-        printf("  %-13s  %lld channels in %lld bits\n", "outliers", whole(s, "outliers"), whole(s, "outlier_bits"));
+        if (whole(s, "group"))
+            row("group", "%lld channels", whole(s, "group"));
+        else
+            row("group", "the whole row");
+        if (whole(s, "outliers"))
+            row("outliers", "%lld channels in %lld bits", whole(s, "outliers"), whole(s, "outlier_bits"));
+        else
+            row("outliers", "none");
     }
-    print_bits("KV cache", s, "kvbits", "half precision");
-    if (whole(s, "kvbits") < 16)
-        printf(", clip %g, keys %s RoPE", number(s, "kv_clip"),
-               strcmp(json_string_value(at(s, "kv_rope")), "pre") == 0 ? "before" : "after");
-    json_array_foreach(rotate, i, word) printf("%s%s", i ? " and " : ", rotated: ", json_string_value(word));
-    if (whole(s, "kvbits") < 16)
-        putchar('\n');
-    printf("  %-13s  %s\n", "head", whole(s, "lm_head_bits") == 8 ? "8 bits" : "as stored");
+    print_cache(s);
+    row("head", "%s", whole(s, "lm_head_bits") == 8 ? "8 bits" : "as stored");
 }
 
 static void print_bytes(const json_t *root)

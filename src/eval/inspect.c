@@ -217,7 +217,7 @@ enum atom_status atom_inspect(const char *dir, char **json, struct atom_error *e
     enum atom_status st = gather(&in, err);
     if (!st) {
         json_t *root = tell(&in);
-        char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
+        char *text = root ? json_dumps(root, JSON_REAL_PRECISION(9)) : NULL;
         json_decref(root);
         if (text)
             *json = text;
