@@ -5,6 +5,7 @@
 #include "options.h"
 #include "progress.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,16 +18,18 @@ struct request {
     const char *model, *prompt, *prompt_file;
     struct cli_texts stop;
     bool json, stats;
+    int lost; /* errno of a write that failed */
     struct atom_generate_options opt;
 };
 
-/* Text as it comes; a reader that went away ends it. */
+/* Text as it comes; when it cannot be written, it ends. */
 static bool print_piece(void *user, const char *text, size_t n_bytes)
 {
-    const struct request *r = user;
+    struct request *r = user;
+    errno = 0;
     if (n_bytes && !r->json && (fwrite(text, 1, n_bytes, stdout) < n_bytes || fflush(stdout)))
-        return false;
-    return !cli_interrupted();
+        r->lost = errno ? errno : EIO;
+    return !r->lost && !cli_interrupted();
 }
 
 static enum atom_status print_json(const struct atom_generate_result *res, struct atom_error *err)
@@ -100,13 +103,17 @@ static int generate(struct request *r)
     enum atom_status st = atom_model_open(r->model, &model, &err);
     st = st ? st : encode_prompt(r, model, &prompt, &err);
     st = st ? st : atom_generate(model, prompt.ids, prompt.n, &r->opt, &res, &err);
+    if (r->lost) {
+        err.code = st = ATOM_ERR_IO;
+        snprintf(err.message, sizeof err.message, "standard output: %s", strerror(r->lost));
+    }
     if (!st && r->json)
         st = print_json(&res, &err);
     else if (!st && isatty(STDOUT_FILENO) == 1)
         putchar('\n');
     if (!st && r->stats)
         print_stats(&res);
-    int rc = cli_finish(st ? cli_fail(&err) : cli_interrupted() ? INTERRUPTED : 0);
+    int rc = st ? cli_fail(&err) : cli_finish(cli_interrupted() ? INTERRUPTED : 0);
     atom_generate_result_fini(&res);
     atom_ids_free(&prompt);
     atom_model_close(model);

@@ -35,9 +35,10 @@ int cli_fail(const struct atom_error *err)
 
 int cli_finish(int status)
 {
+    errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout))
         return status;
-    fprintf(stderr, "atom: standard output: %s\n", strerror(errno ? errno : EIO));
+    fprintf(stderr, "atom: standard output: %s\n", errno ? strerror(errno) : "some of it could not be written");
     return status ? status : 1;
 }
 
