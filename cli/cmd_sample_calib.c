@@ -17,41 +17,58 @@ static enum atom_status fail(struct atom_error *err, const char *path, int errnu
     return err->code;
 }
 
-static void print_window(FILE *f, const int32_t *ids, int n)
+/* PATH.tmp while it is written, PATH once all is there. */
+struct output {
+    const char *path;
+    char *temporary;
+    FILE *f;
+};
+
+static enum atom_status open_output(const char *path, struct output *out, struct atom_error *err)
 {
-    fputs("{\"ids\": [", f);
-    for (int i = 0; i < n; i++)
-        fprintf(f, "%s%d", i ? ", " : "", ids[i]);
-    fputs("]}\n", f);
+    *out = (struct output){.path = path};
+    if (asprintf(&out->temporary, "%s.tmp", path) < 0) {
+        out->temporary = NULL;
+        return fail(err, path, ENOMEM);
+    }
+    out->f = fopen(out->temporary, "w");
+    return out->f ? ATOM_OK : fail(err, out->temporary, errno);
 }
 
-/* PATH.tmp, synced, then a rename: PATH is the old file or the whole new one. */
-static enum atom_status write_windows(const char *path, const int32_t *ids, const struct atom_windows_options *o,
-                                      struct atom_error *err)
+static enum atom_status print_window(const struct output *out, const int32_t *ids, int n, struct atom_error *err)
 {
-    char *temporary = NULL;
-    if (asprintf(&temporary, "%s.tmp", path) < 0)
-        return fail(err, path, ENOMEM);
-    FILE *f = fopen(temporary, "w");
-    int bad = f ? 0 : errno;
-    for (int i = 0; f && i < o->samples && !ferror(f); i++)
-        print_window(f, ids + (size_t)i * (size_t)o->window, o->window);
-    if (f && (ferror(f) || fflush(f) || fsync(fileno(f))))
-        bad = errno ? errno : EIO;
-    if (f && fclose(f) && !bad)
-        bad = errno;
-    if (!bad && rename(temporary, path))
-        bad = errno;
-    if (bad && f)
-        unlink(temporary);
-    free(temporary);
-    return bad ? fail(err, path, bad) : ATOM_OK;
+    errno = 0;
+    fputs("{\"ids\": [", out->f);
+    for (int i = 0; i < n; i++)
+        fprintf(out->f, "%s%d", i ? ", " : "", ids[i]);
+    fputs("]}\n", out->f);
+    return ferror(out->f) ? fail(err, out->temporary, errno ? errno : EIO) : ATOM_OK;
+}
+
+/* Puts what was written in its place, or, after a failure, takes it away. */
+static enum atom_status close_output(struct output *out, enum atom_status st, struct atom_error *err)
+{
+    if (out->f) {
+        errno = 0;
+        bool bad = ferror(out->f) || fflush(out->f) || fsync(fileno(out->f));
+        int why = errno;
+        bad |= fclose(out->f) != 0;
+        if (!st && bad)
+            st = fail(err, out->temporary, why ? why : EIO);
+        if (!st && rename(out->temporary, out->path))
+            st = fail(err, out->path, errno);
+        if (st)
+            unlink(out->temporary);
+    }
+    free(out->temporary);
+    return st;
 }
 
 static int sample(const char *dir, const char *path, struct atom_windows_options *o, bool quiet)
 {
     struct atom_error err = {0};
     struct atom_model *model = NULL;
+    struct output out;
     struct cli_progress bar;
     size_t n_bytes = (size_t)o->samples * (size_t)o->window * sizeof(int32_t);
     int32_t *ids = malloc(n_bytes);
@@ -60,10 +77,15 @@ static int sample(const char *dir, const char *path, struct atom_windows_options
     o->progress = cli_progress_show;
     o->user = &bar;
     double started = cli_seconds();
-    enum atom_status st = ids ? atom_model_open(dir, &model, &err) : fail(&err, "windows", ENOMEM);
+    enum atom_status st = open_output(path, &out, &err);
+    if (!st && !ids)
+        st = fail(&err, "windows", ENOMEM);
+    st = st ? st : atom_model_open(dir, &model, &err);
     st = st ? st : atom_sample_windows(model, o, ids, &err);
     cli_progress_end(&bar);
-    st = st ? st : write_windows(path, ids, o, &err);
+    for (int i = 0; i < o->samples && !st; i++)
+        st = print_window(&out, ids + (size_t)i * (size_t)o->window, o->window, &err);
+    st = close_output(&out, st, &err);
     if (!st && !quiet)
         fprintf(stderr, "%s holds %d windows of %d ids after %.1f s\n", path, o->samples, o->window,
                 cli_seconds() - started);

@@ -27,10 +27,10 @@ def test(f):
 def main():
     failed = 0
     for f in tests:
-        name = f.__name__
+        name, began = f.__name__, time.time()
         try:
             f()
-            print("ok " + name)
+            print("ok %s (%.1f s)" % (name, time.time() - began) if os.environ.get("TIMES") else "ok " + name)
         except Skip as e:
             print("skip %s: %s" % (name, e))
         except Exception as e:  # a failure is a line, not the end
