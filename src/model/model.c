@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/model.h"
 #include "model/rope.h"
+#include "model/tensor_names.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +167,7 @@ enum atom_status atom_model_open(const char *dir, struct atom_model **out, struc
     m->backend = &atom_backend_cpu;
     enum atom_status st = atom_config_load(dir, &m->cfg, err);
     st = st ? st : atom_tensors_open(dir, &m->tensors, err);
+    st = st ? st : atom_tensors_known(&m->cfg, m->tensors, err);
     st = st ? st : atom_tokenizer_open(dir, &m->tokenizer, err);
     st = st ? st : load_ends(m, err);
     st = st ? st : load_layers(m, err);

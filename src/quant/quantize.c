@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "eval/windows.h"
 #include "model/model.h"
+#include "model/tensor_names.h"
 #include "quant/calib_ids.h"
 #include "quant/fingerprint.h"
 #include "quant/layer_quant.h"
@@ -98,6 +99,7 @@ static enum atom_status check_options(struct run *r, struct atom_error *err)
     settle_outliers(r);
     st = atom_scheme_check(&r->scheme, r->cfg.head_dim, err);
     st = st ? st : atom_tensors_open(o->model, &r->tensors, err);
+    st = st ? st : atom_tensors_known(&r->cfg, r->tensors, err);
     return st ? st : read_windows(r, err);
 }
 
