@@ -44,6 +44,10 @@ static void fill_rope(struct atom_kv *kv, int n_pages)
 
 enum atom_status atom_cpu_kv_create(const struct atom_kv_config *cfg, struct atom_kv **out, struct atom_error *err)
 {
+    if (cfg->head_dim > ATOM_HADAMARD_MAX || cfg->heads / cfg->kv_heads > ATOM_QUERY_ROWS)
+        return atom_fail(err, ATOM_ERR_UNSUPPORTED,
+                         "%d heads of size %d over %d key-value heads: sizes to %d, and %d heads over one, are done here",
+                         cfg->heads, cfg->head_dim, cfg->kv_heads, ATOM_HADAMARD_MAX, ATOM_QUERY_ROWS);
     struct atom_kv *kv = calloc(1, sizeof *kv);
     if (!kv)
         return atom_fail_nomem(err, sizeof *kv);

@@ -160,8 +160,8 @@ static bool kv_quantize(const float *x, int n, int bits, float clip, uint8_t *q,
     float wide = (range > 1e-5f ? range : 1e-5f) / top;
     *scale = atom_float_f16(wide < 65504.0f ? wide : 65504.0f);
     float s = atom_f16_float(*scale);
-    int32_t z = (int32_t)lrintf(-low / s);
-    z = z > (int32_t)top ? (int32_t)top : z;
+    float at = -low / s; /* beyond top when the scale was cut short */
+    int32_t z = (int32_t)lrintf(at < top ? at : top);
     *zero = (uint8_t)z;
     vec by = v_set(s);
     FOR_VEC(i, m, n)
@@ -287,6 +287,12 @@ static void kv_values(const struct atom_kv_shape *kv, const uint8_t *page, int n
 
 static void softmax(float *s, int n, int n_padded, float *max, float *sum)
 {
+    if (abs_max_bits(s, n) >= 0x7F800000) {
+        memset(s, 0, (size_t)n_padded * sizeof *s);
+        *max = 0.0f;
+        *sum = NAN;
+        return;
+    }
     vec top = v_set(s[0]), total = v_set(0.0f);
     int whole = n / 16 * 16, rest = n - whole;
     for (int i = 0; i < whole; i += 16)

@@ -77,6 +77,7 @@ enum atom_status atom_model_step(const struct atom_model *m, struct atom_work *w
         return st;
     for (int i = 0; i < m->cfg.layers; i++)
         atom_layer_step(&m->layers[i], i, i, &step);
+    atom_layer_check(&m->layers[m->cfg.layers - 1], m->cfg.layers - 1, w);
     return ATOM_OK;
 }
 
@@ -98,10 +99,12 @@ static enum atom_status load_head(struct atom_model *m, struct atom_error *err)
         part.qweight = t->data;
         part.rows_per_scale = 1;
         st = atom_tensors_need(m->tensors, "lm_head.scales", 1u << ATOM_F16, cfg->vocab, -1, &t, err);
+        st = st ? st : atom_tensor_finite(t, err);
         part.scales = st ? NULL : t->data;
     } else {
         const char *name = cfg->tied ? "model.embed_tokens.weight" : "lm_head.weight";
         st = atom_tensors_need(m->tensors, name, FLOATS, cfg->vocab, cfg->hidden, &t, err);
+        st = st || cfg->tied ? st : atom_tensor_finite(t, err);
         part.kind = st ? ATOM_W_F32 : float_kind(t->dtype);
         part.weight = st ? NULL : t->data;
     }
@@ -114,10 +117,12 @@ static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
     const struct atom_tensor *t;
     enum atom_status st =
         atom_tensors_need(m->tensors, "model.embed_tokens.weight", FLOATS, cfg->vocab, cfg->hidden, &m->embedding, err);
+    st = st ? st : atom_tensor_finite(m->embedding, err);
     if (st)
         return st;
     m->embedding_kind = float_kind(m->embedding->dtype);
     st = atom_tensors_need(m->tensors, "model.norm.weight", FLOATS, cfg->hidden, -1, &t, err);
+    st = st ? st : atom_tensor_finite(t, err);
     if (st)
         return st;
     m->final_norm = malloc((size_t)cfg->hidden * sizeof *m->final_norm);
