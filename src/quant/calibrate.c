@@ -157,15 +157,16 @@ static void add_energy(void *ctx, int block, int worker)
         e->energy[first + i] += sum[i];
 }
 
-static void at_float_site(void *user, enum atom_site_id site, struct atom_work *w)
+static bool at_float_site(void *user, enum atom_site_id site, struct atom_work *w)
 {
     struct atom_calib *c = user;
     int k = atom_site_channels(c->set.cfg, site);
     if (!c->energy[site])
-        return;
+        return true;
     c->set.backend->get_acts(w, c->acts);
     struct energy_task task = {c->acts, c->energy[site], c->set.window, k};
     atom_parallel((k + ENERGY_CHANNELS - 1) / ENERGY_CHANNELS, add_energy, &task);
+    return true;
 }
 
 enum atom_status atom_calib_float(struct atom_calib *c, int index, double *const energy[ATOM_N_SITES],
@@ -189,13 +190,10 @@ enum atom_status atom_calib_float(struct atom_calib *c, int index, double *const
 
 /* ---- quantized pass ---------------------------------------------------------------------------------------------- */
 
-static void at_quantized_site(void *user, enum atom_site_id site, struct atom_work *w)
+static void add_sums(struct atom_calib *c, enum atom_site_id site, struct atom_work *w)
 {
-    struct atom_calib *c = user;
     const struct atom_calib_sums *s = c->sums;
     int k = atom_site_channels(c->set.cfg, site), n = c->set.window;
-    if (!(s->sites & 1u << site))
-        return;
     if (c->keeping) {
         c->set.backend->get_acts(w, c->exact_acts[site]);
         return;
@@ -208,6 +206,15 @@ static void at_quantized_site(void *user, enum atom_site_id site, struct atom_wo
     for (size_t i = 0; i < (size_t)n * (size_t)k; i++)
         diff[i] -= c->acts[i];
     cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, k, k, n, 1.0f, diff, k, c->acts, k, 1.0f, s->cross[site], k);
+}
+
+/* The step ends at the last site that is asked for. */
+static bool at_quantized_site(void *user, enum atom_site_id site, struct atom_work *w)
+{
+    struct atom_calib *c = user;
+    if (c->sums->sites & 1u << site)
+        add_sums(c, site, w);
+    return c->sums->sites >> site > 1;
 }
 
 static enum atom_status room_for_exact(struct atom_calib *c, const struct atom_calib_sums *sums, struct atom_error *err)
