@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -68,6 +69,33 @@ static inline void assert_ok(enum atom_status status, const struct atom_error *e
 {
     if (status)
         fail_msg("%s: %s", atom_status_name(status), err->message);
+}
+
+/* Says why, where tools/run-tests.sh looks for it, and skips the test. */
+#define skip_because(why)                                                                                              \
+    do {                                                                                                               \
+        print_message("skip: %s\n", why);                                                                              \
+        skip();                                                                                                        \
+    } while (0)
+
+/* The directory of $ATOM_SHARED/models/NAME.tar.xz, unpacked once under TMPDIR or /tmp; false: it is not there. */
+static inline bool shared_model(const char *name, char *dir, size_t n)
+{
+    const char *shared = getenv("ATOM_SHARED"), *base = getenv("TMPDIR");
+    char archive[1024], cache[1024], command[16384];
+    struct stat st;
+    shared = shared && *shared ? shared : "../shared";
+    snprintf(archive, sizeof archive, "%s/models/%s.tar.xz", shared, name);
+    snprintf(cache, sizeof cache, "%s/atom-test-shared-%u", base && *base ? base : "/tmp", (unsigned)getuid());
+    snprintf(dir, n, "%s/%s", cache, name);
+    if (stat(archive, &st))
+        return false;
+    /* Unpacked beside and renamed: two tests may want it at once, and one may be killed. */
+    snprintf(command, sizeof command,
+             "[ -e '%s' ] || { mkdir -p '%s' && t=$(mktemp -d '%s/XXXXXX') && tar -xJf '%s' -C \"$t\" && "
+             "{ mv -T \"$t/%s\" '%s' || [ -e '%s' ]; }; r=$?; rm -rf \"$t\"; exit $r; }",
+             dir, cache, cache, archive, name, dir, dir);
+    return system(command) == 0;
 }
 
 #endif

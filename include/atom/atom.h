@@ -206,11 +206,13 @@ ATOM_API void atom_session_free(struct atom_session *s);
 ATOM_API enum atom_status atom_session_add(struct atom_session *s, int *sequence, struct atom_error *err);
 ATOM_API void atom_session_remove(struct atom_session *s, int sequence);
 ATOM_API int atom_session_length(const struct atom_session *s, int sequence);
-/* Appends tokens to sequences in one forward pass; prompts and single tokens mix freely. On failure no sequence has
- * grown, except that those with a status have ended; err names layer and site. */
+/* Appends tokens to sequences in one forward pass; prompts and single tokens mix freely. ATOM_ERR_NUMERIC: the
+ * sequences with a status have ended (remove is all they take), err names layer and site of one, and the others have
+ * grown. After any other failure everything is as before. */
 ATOM_API enum atom_status atom_session_step(struct atom_session *s, struct atom_step_seq *seqs, int n_seqs,
                                             struct atom_error *err);
-/* Logits [n, vocab] after token rows[i] of the last step (rows count tokens in the order given to the step). */
+/* Logits [n, vocab] after token rows[i] of the last step (rows count tokens in the order given to the step).
+ * ATOM_ERR_NUMERIC when one is not finite. */
 ATOM_API enum atom_status atom_session_logits(struct atom_session *s, const int *rows, int n, float *logits,
                                               struct atom_error *err);
 

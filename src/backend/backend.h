@@ -11,6 +11,8 @@
 
 #include "kernels/kernels.h"
 
+enum { ATOM_MAX_QUERY_HEADS = 64 /* for one KV head */, ATOM_MAX_HEAD_DIM = 1024 };
+
 enum atom_site_id { ATOM_ATTN_IN, ATOM_O_IN, ATOM_MLP_IN, ATOM_DOWN_IN, ATOM_N_SITES };
 
 /* A place where activations are quantized. */
@@ -90,7 +92,7 @@ struct atom_backend {
     /* X = rows of the embedding [vocab, hidden] of this kind (F32, F16, BF16) */
     void (*embed)(struct atom_work *w, enum atom_weight_kind kind, const void *embedding, const int32_t *tokens,
                   int n_tok);
-    /* ACTS = quantized RMSNorm(X); weight is in stored order */
+    /* ACTS = quantized RMSNorm(X); weight is in stored order. A sum of squares that overflows is not finite. */
     void (*norm)(struct atom_work *w, const float *weight, float eps, const struct atom_site *site, int where);
     void (*gather)(struct atom_work *w, const struct atom_site *site, int where); /* ACTS = quantized ATT */
     void (*silu)(struct atom_work *w, const struct atom_site *site, int where);   /* ACTS = quantized silu(g)*u */
@@ -105,6 +107,7 @@ struct atom_backend {
     void (*get_x)(struct atom_work *w, float *x);
     /* ACTS as floats [n_tok, k] in stored order, integers read back */
     void (*get_acts)(struct atom_work *w, float *out);
+    void (*check)(struct atom_work *w, int where); /* finds the tokens that a norm of X would find */
     /* Where token t first met a number that is not finite: the `where` of that operation, 0: nowhere. */
     int (*bad)(const struct atom_work *w, int t);
 };

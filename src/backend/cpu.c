@@ -148,7 +148,7 @@ static void put_row(const struct row_task *task, int t, float *row)
                                   w->sums + (size_t)t * (size_t)lay->n_runs);
     if (!fine && task->where && !w->bad[t])
         w->bad[t] = task->where;
-    if (!fine && task->site->bits == 16)
+    if (!fine && task->where && task->site->bits == 16)
         memset(row, 0, (size_t)lay->k * sizeof *row);
 }
 
@@ -159,13 +159,20 @@ static float *row_place(const struct row_task *task, int t, int worker)
     return task->w->scratch[worker].row;
 }
 
+/* 1 / sqrt(mean of squares + eps); NaN, which spreads, when that is not finite: 0 would make zeros of an overflow. */
+static float inverse_rms(const float *x, int k, float eps)
+{
+    float mean = atom_kern.sum_squares(x, k) / (float)k;
+    return mean < INFINITY ? 1.0f / sqrtf(mean + eps) : NAN;
+}
+
 static void norm_row(void *ctx, int t, int worker)
 {
     const struct row_task *task = ctx;
     int k = task->site->lay.k, from = task->rows ? task->rows[t] : t;
     const float *x = task->w->buf[ATOM_BUF_X] + (size_t)from * (size_t)k;
     float *row = row_place(task, t, worker);
-    float r = 1.0f / sqrtf(atom_kern.sum_squares(x, k) / (float)k + task->eps);
+    float r = inverse_rms(x, k, task->eps);
     atom_kern.norm(x, task->site->gathers ? task->site->order : NULL, task->weight, r, k, row);
     put_row(task, t, row);
 }
@@ -291,6 +298,15 @@ static void get_acts(struct atom_work *w, float *out)
     }
 }
 
+static void check(struct atom_work *w, int where)
+{
+    for (int t = 0; t < w->n_tok; t++) {
+        const float *x = w->buf[ATOM_BUF_X] + (size_t)t * (size_t)w->shape.hidden;
+        if (!w->bad[t] && isnan(inverse_rms(x, w->shape.hidden, 0.0f)))
+            w->bad[t] = where;
+    }
+}
+
 static int bad(const struct atom_work *w, int t) { return w->bad[t]; }
 
 const struct atom_backend atom_backend_cpu = {
@@ -314,5 +330,6 @@ const struct atom_backend atom_backend_cpu = {
     .set_x = set_x,
     .get_x = get_x,
     .get_acts = get_acts,
+    .check = check,
     .bad = bad,
 };

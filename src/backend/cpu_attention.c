@@ -44,6 +44,10 @@ static void fill_rope(struct atom_kv *kv, int n_pages)
 
 enum atom_status atom_cpu_kv_create(const struct atom_kv_config *cfg, struct atom_kv **out, struct atom_error *err)
 {
+    if (cfg->head_dim > ATOM_HADAMARD_MAX || cfg->heads / cfg->kv_heads > ATOM_QUERY_ROWS)
+        return atom_fail(err, ATOM_ERR_UNSUPPORTED,
+                         "%d heads of size %d over %d key-value heads: sizes to %d, and %d heads over one, are done here",
+                         cfg->heads, cfg->head_dim, cfg->kv_heads, ATOM_HADAMARD_MAX, ATOM_QUERY_ROWS);
     struct atom_kv *kv = calloc(1, sizeof *kv);
     if (!kv)
         return atom_fail_nomem(err, sizeof *kv);
@@ -120,7 +124,7 @@ static bool store_float(const struct atom_kv_shape *s, uint8_t *half, bool keys,
 /* One head vector into slot p of a page half. */
 static bool store_vector(const struct atom_kv_shape *s, uint8_t *half, bool keys, int p, const float *x)
 {
-    uint8_t q[ATOM_HADAMARD_MAX], zero;
+    uint8_t q[ATOM_MAX_HEAD_DIM], zero;
     uint16_t scale;
     if (s->kind == ATOM_KV_F32 || s->kind == ATOM_KV_F16)
         return store_float(s, half, keys, p, x);
@@ -158,7 +162,7 @@ static void store_token(void *ctx, int t, int worker)
     const struct atom_kv_config *cfg = &kv->cfg;
     const struct atom_batch_seq *seq = seq_of(task->batch, t);
     int hd = cfg->head_dim, half = hd / 2, pos = seq->pos0 + t - seq->first_tok, slot = pos % ATOM_PAGE;
-    float cos[ATOM_HADAMARD_MAX / 2], sin[ATOM_HADAMARD_MAX / 2];
+    float cos[ATOM_MAX_HEAD_DIM / 2], sin[ATOM_MAX_HEAD_DIM / 2];
     (void)worker;
     for (int d = 0; d < half; d++) {
         size_t at = ((size_t)(pos / ATOM_PAGE) * (size_t)half + (size_t)d) * ATOM_PAGE + (size_t)slot;

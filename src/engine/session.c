@@ -3,6 +3,7 @@
 #include "model/model.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -177,8 +178,10 @@ static enum atom_status settle(struct atom_session *s, struct atom_step_seq *seq
     for (int i = 0; i < n; i++) {
         struct sequence *q = &s->seqs[seqs[i].sequence];
         int bad = 0;
-        for (int t = 0; t < seqs[i].n_tokens && !bad; t++)
-            bad = s->model->backend->bad(s->work, s->batch[i].first_tok + t);
+        for (int t = 0; t < seqs[i].n_tokens; t++) {
+            int met = s->model->backend->bad(s->work, s->batch[i].first_tok + t);
+            bad = met && (!bad || met < bad) ? met : bad;
+        }
         seqs[i].status = bad ? ATOM_ERR_NUMERIC : ATOM_OK;
         if (!bad) {
             q->length += seqs[i].n_tokens;
@@ -222,5 +225,10 @@ enum atom_status atom_session_logits(struct atom_session *s, const int *rows, in
             return atom_fail(err, ATOM_ERR_INVALID, "row %d is not among the %d tokens of the last step", rows[i],
                              s->last_tok);
     m->backend->logits(s->work, m->final_norm, m->cfg.rms_eps, &m->head_site, m->head, rows, n, logits);
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < m->cfg.vocab; j++)
+            if (!isfinite(logits[(size_t)i * (size_t)m->cfg.vocab + (size_t)j]))
+                return atom_fail(err, ATOM_ERR_NUMERIC, "the logits of row %d hold a number that is not finite",
+                                 rows[i]);
     return ATOM_OK;
 }

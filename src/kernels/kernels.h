@@ -99,7 +99,8 @@ typedef void atom_kv_keys_fn(const struct atom_kv_shape *kv, const uint8_t *page
  * up to 16, and channels up to a multiple of 32, are zeros. */
 typedef void atom_kv_values_fn(const struct atom_kv_shape *kv, const uint8_t *page, int n_pos, size_t panel_stride,
                                float *out);
-/* s[i] = exp(s[i] - max) for i < n, 0 up to n_padded (a multiple of 16); n >= 1. */
+/* s[i] = exp(s[i] - max) for i < n, 0 up to n_padded (a multiple of 16); n >= 1. A score that is not finite makes the
+ * sum NaN, which attention then spreads to where it is found. */
 typedef void atom_softmax_fn(float *s, int n, int n_padded, float *max, float *sum);
 /* Attention over some positions of one query: values weighted by exp(score - max), and the weights' sum (0: none). */
 struct atom_partial {

@@ -13,6 +13,7 @@ struct atom_rope {
     double factor;                           /* linear, llama3 */
     double low_freq_factor, high_freq_factor; /* llama3 */
     int original_max_position;               /* llama3 */
+    bool bf16_frequencies; /* round them as a model cast to bfloat16, buffers and all, would: no config.json says so */
 };
 
 struct atom_config {

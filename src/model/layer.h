@@ -33,6 +33,9 @@ int atom_proj_rows(const struct atom_config *cfg, int proj);
 enum atom_status atom_scheme_layout(const struct atom_scheme *scheme, int k, struct atom_layout *out,
                                     struct atom_error *err);
 
+/* A NaN or an infinity in an F32, F16 or BF16 tensor is ATOM_ERR_NUMERIC naming it: it would poison what it meets. */
+enum atom_status atom_tensor_finite(const struct atom_tensor *t, struct atom_error *err);
+
 struct atom_layer_source {
     const struct atom_config *cfg;
     const struct atom_tensors *tensors;
@@ -46,8 +49,8 @@ enum atom_status atom_layer_load(const struct atom_backend *b, const struct atom
                                  struct atom_layer *out, struct atom_error *err);
 void atom_layer_fini(struct atom_layer *layer);
 
-/* Called after the acts of each site are in the work's ACTS. */
-typedef void atom_site_fn(void *user, enum atom_site_id site, struct atom_work *w);
+/* Called after the acts of each site are in the work's ACTS. False ends the step there. */
+typedef bool atom_site_fn(void *user, enum atom_site_id site, struct atom_work *w);
 
 struct atom_step {
     struct atom_work *work;
@@ -61,7 +64,10 @@ struct atom_step {
 /* X -> X through one layer; kv_layer is its place in the cache, index the number that messages give. */
 void atom_layer_step(const struct atom_layer *layer, int index, int kv_layer, const struct atom_step *step);
 
-/* "layer 3, down_in" for a code that a backend's bad() gave; buf is returned. */
+/* Marks the tokens whose X after layer `index`, the last, is not finite; between layers the next one's norm does. */
+void atom_layer_check(const struct atom_layer *layer, int index, struct atom_work *w);
+
+/* "layer 3, down_in" for a code that a backend's bad() gave, of several the least; buf is returned. */
 char *atom_where_text(int where, char *buf, size_t n_bytes);
 
 #endif

@@ -46,6 +46,10 @@ enum atom_status atom_model_kv(const struct atom_config *cfg, const struct atom_
                                const struct atom_backend *b, int layers, int n_pages, int max_position,
                                struct atom_kv **out, struct atom_error *err)
 {
+    if (cfg->heads / cfg->kv_heads > ATOM_MAX_QUERY_HEADS || cfg->head_dim > ATOM_MAX_HEAD_DIM)
+        return atom_fail(err, ATOM_ERR_UNSUPPORTED,
+                         "heads of %d channels, %d query heads for one KV head: at most %d and %d are done",
+                         cfg->head_dim, cfg->heads / cfg->kv_heads, ATOM_MAX_HEAD_DIM, ATOM_MAX_QUERY_HEADS);
     double *inv_freq = malloc((size_t)(cfg->head_dim / 2) * sizeof *inv_freq);
     if (!inv_freq)
         return atom_fail_nomem(err, (size_t)(cfg->head_dim / 2) * sizeof *inv_freq);
@@ -77,6 +81,7 @@ enum atom_status atom_model_step(const struct atom_model *m, struct atom_work *w
         return st;
     for (int i = 0; i < m->cfg.layers; i++)
         atom_layer_step(&m->layers[i], i, i, &step);
+    atom_layer_check(&m->layers[m->cfg.layers - 1], m->cfg.layers - 1, w);
     return ATOM_OK;
 }
 
@@ -98,10 +103,12 @@ static enum atom_status load_head(struct atom_model *m, struct atom_error *err)
         part.qweight = t->data;
         part.rows_per_scale = 1;
         st = atom_tensors_need(m->tensors, "lm_head.scales", 1u << ATOM_F16, cfg->vocab, -1, &t, err);
+        st = st ? st : atom_tensor_finite(t, err);
         part.scales = st ? NULL : t->data;
     } else {
         const char *name = cfg->tied ? "model.embed_tokens.weight" : "lm_head.weight";
         st = atom_tensors_need(m->tensors, name, FLOATS, cfg->vocab, cfg->hidden, &t, err);
+        st = st || cfg->tied ? st : atom_tensor_finite(t, err);
         part.kind = st ? ATOM_W_F32 : float_kind(t->dtype);
         part.weight = st ? NULL : t->data;
     }
@@ -114,10 +121,12 @@ static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
     const struct atom_tensor *t;
     enum atom_status st =
         atom_tensors_need(m->tensors, "model.embed_tokens.weight", FLOATS, cfg->vocab, cfg->hidden, &m->embedding, err);
+    st = st ? st : atom_tensor_finite(m->embedding, err);
     if (st)
         return st;
     m->embedding_kind = float_kind(m->embedding->dtype);
     st = atom_tensors_need(m->tensors, "model.norm.weight", FLOATS, cfg->hidden, -1, &t, err);
+    st = st ? st : atom_tensor_finite(t, err);
     if (st)
         return st;
     m->final_norm = malloc((size_t)cfg->hidden * sizeof *m->final_norm);
@@ -161,6 +170,8 @@ static void fill_info(struct atom_model *m)
 
 enum atom_status atom_model_open(const char *dir, struct atom_model **out, struct atom_error *err)
 {
+    if (!atom_cpu_name())
+        return atom_fail(err, ATOM_ERR_INVALID, "atom_runtime_init has not been called");
     struct atom_model *m = calloc(1, sizeof *m);
     if (!m)
         return atom_fail_nomem(err, sizeof *m);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/rope.h"
 
+#include "base/half.h"
+
 #include <math.h>
 
 /* Llama 3.1's rule: long wavelengths are slowed by the factor, short ones kept, those between blended. */
@@ -23,6 +25,6 @@ void atom_rope_frequencies(const struct atom_rope *rope, int head_dim, double *i
             freq /= rope->factor;
         else if (rope->kind == ATOM_ROPE_LLAMA3)
             freq = llama3(rope, freq);
-        inv_freq[i] = freq;
+        inv_freq[i] = rope->bf16_frequencies ? (double)atom_bf16_float(atom_float_bf16((float)freq)) : freq;
     }
 }

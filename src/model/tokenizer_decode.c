@@ -216,7 +216,13 @@ static bool feed(struct atom_chain_run *run, size_t i, const char *p, size_t n)
 bool atom_chain_start(struct atom_chain_run *run, const struct atom_decoder_chain *chain)
 {
     *run = (struct atom_chain_run){.chain = chain, .states = calloc(chain->n + 1, sizeof *run->states)};
-    return run->states != NULL;
+    /* More than tokens are long, so that pushing one takes no memory. */
+    bool ok = run->states && atom_text_reserve(&run->out, 1024);
+    for (size_t i = 0; ok && i < chain->n; i++)
+        ok = atom_text_reserve(&run->states[i].held, 256) && atom_text_reserve(&run->states[i].output, 256);
+    if (!ok)
+        atom_chain_stop(run);
+    return ok;
 }
 
 bool atom_chain_push(struct atom_chain_run *run, const char *token, size_t n) { return feed(run, 0, token, n); }

@@ -133,7 +133,7 @@ enum atom_status atom_hessian_create(const char *site, float *sum, int k, int64_
     hs->u = u;
     struct fill f = {sum, u, k, (float)(2.0 / (double)n_tokens)};
     atom_parallel((k - 1) / EDGE + 1, mirror_rows, &f);
-    int before = atom_blas_threads(atom_pool_size());
+    int before = atom_blas_threads(1); /* the factor is then the same for any number of threads */
     st = factor_damped(site, hs, err);
     atom_blas_threads(before);
     if (st) {

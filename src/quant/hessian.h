@@ -15,8 +15,7 @@ struct atom_hessian {
 };
 
 /* `sum` [k, k] holds sum_t x_t x_t' in its upper triangle (row-major, columns in stored order; what lies below is not
- * read) and becomes H in place; it must outlive the result. Takes k*k floats more. `site` is for messages. Uses BLAS
- * with as many threads as the pool has. */
+ * read) and becomes H in place; it must outlive the result. Takes k*k floats more. `site` is for messages. */
 enum atom_status atom_hessian_create(const char *site, float *sum, int k, int64_t n_tokens, struct atom_hessian **out,
                                      struct atom_error *err);
 void atom_hessian_free(struct atom_hessian *hs);

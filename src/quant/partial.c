@@ -370,7 +370,7 @@ enum atom_status atom_partial_finish(struct atom_partial *p, const struct atom_s
     if (st)
         return st;
     json_t *shards = json_copy(json_object_get(p->state, "done"));
-    if (!shards || json_array_append_new(shards, s.entry))
+    if (json_array_append_new(shards, s.entry)) /* releases the entry also when shards is NULL */
         st = atom_fail_nomem(err, 64);
     if (!st)
         st = complete(p, scheme, shards, err);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { LANES = 16 }; /* ld is a multiple, for vector loops without tails */
+
 static int tile_rows(const struct atom_qlinear *q)
 {
     const int set = q->rows_per_scale;
@@ -18,14 +20,17 @@ int atom_tile_count(const struct atom_qlinear *q) { return (q->n - 1) / tile_row
 enum atom_status atom_tiles_create(struct atom_qlinear *q, const struct atom_weight_options *opt,
                                    struct atom_tile **out, struct atom_error *err)
 {
-    const int workers = atom_pool_size(), ld = (tile_rows(q) + 15) / 16 * 16;
-    const size_t columns = (size_t)q->k + 5 + (opt->search == ATOM_CLIP_FEEDBACK ? ATOM_TILE_FEEDBACK : 0);
-    const size_t tile_bytes = columns * (size_t)ld * sizeof(float);
+    const int workers = atom_pool_size(), ld = (tile_rows(q) + LANES - 1) / LANES * LANES;
+    const size_t columns = (size_t)q->k + 5;
+    const size_t scratch =
+        opt->search == ATOM_CLIP_FEEDBACK ? ATOM_TILE_FEEDBACK * (size_t)(ATOM_TILE_FEEDBACK + ld) : 0;
+    const size_t floats = columns * (size_t)ld + scratch;
+    const size_t tile_bytes = floats * sizeof(float);
     struct atom_tile *tiles = malloc((size_t)workers * (sizeof *tiles + tile_bytes));
     if (!tiles)
         return atom_fail_nomem(err, (size_t)workers * (sizeof *tiles + tile_bytes));
     float *room = (float *)(tiles + workers);
-    for (int i = 0; i < workers; i++, room += columns * (size_t)ld) {
+    for (int i = 0; i < workers; i++, room += floats) {
         float *after = room + (size_t)q->k * (size_t)ld;
         tiles[i] = (struct atom_tile){.q = q,
                                       .opt = opt,
@@ -86,25 +91,50 @@ static void cost_alone(struct atom_tile *t, int j0, int j1, const float *restric
     }
 }
 
-/* The same when each column's error is passed on to the rest of the group, as GPTQ will. */
+/* The columns [j0, j1) of U, turned so that what reaches a column lies together: ut[(j - j0) * width + i - j0] = U[i,
+ * j].
+ */
+static void turn_factor(const struct atom_tile *t, int j0, int j1, float *ut)
+{
+    const int width = j1 - j0;
+    for (int i = 0; i < width; i++)
+        for (int j = i; j < width; j++)
+            ut[j * width + i] = t->u[(size_t)(j0 + i) * (size_t)t->q->k + (size_t)(j0 + j)];
+}
+
+/* x -= u[0] e[0] + u[1] e[1] + ... for n rows e [n, ld], in this order. Eight at a time: x is loaded and stored
+ * that much less often. */
+static void subtract_errors(float *restrict x, const float *restrict u, const float *restrict e, int n, int ld)
+{
+    int i = 0;
+    for (; i + 8 <= n; i += 8, e += 8 * ld)
+        for (int r = 0; r < ld; r++) {
+            float y = x[r] - u[i] * e[r] - u[i + 1] * e[ld + r] - u[i + 2] * e[2 * ld + r] - u[i + 3] * e[3 * ld + r];
+            x[r] = y - u[i + 4] * e[4 * ld + r] - u[i + 5] * e[5 * ld + r] - u[i + 6] * e[6 * ld + r] -
+                   u[i + 7] * e[7 * ld + r];
+        }
+    for (; i < n; i++, e += ld)
+        for (int r = 0; r < ld; r++)
+            x[r] -= u[i] * e[r];
+}
+
+/* As cost_alone when each column's error is passed on to the rest of the group, as GPTQ will, with the same roundings:
+ * only that a column takes all errors before it at once. */
 static void cost_with_feedback(struct atom_tile *t, int j0, int j1, const float *restrict s, float *restrict cost)
 {
     const float lo = (float)-(1 << (t->opt->bits - 1)), hi = -lo - 1.0f;
-    const int ld = t->ld;
+    const int width = j1 - j0, ld = t->ld;
+    float *errors = t->scratch + ATOM_TILE_FEEDBACK * ATOM_TILE_FEEDBACK; /* [width, ld] */
     memset(cost, 0, (size_t)ld * sizeof *cost);
-    memcpy(t->scratch, t->w + (size_t)j0 * (size_t)ld, (size_t)(j1 - j0) * (size_t)ld * sizeof *cost);
-    for (int j = j0; j < j1; j++) {
-        float *restrict w = t->scratch + (size_t)(j - j0) * (size_t)ld;
-        const float *u = t->u + (size_t)j * (size_t)t->q->k;
+    for (int j = 0; j < width; j++) {
+        const float *ut = t->scratch + j * width;
+        float *restrict x = errors + (size_t)j * (size_t)ld;
+        memcpy(x, t->w + (size_t)(j0 + j) * (size_t)ld, (size_t)ld * sizeof *x);
+        subtract_errors(x, ut, errors, j, ld);
         for (int r = 0; r < ld; r++) {
-            float e = (w[r] - atom_round_to(w[r], s[r], lo, hi) * s[r]) / u[j];
-            w[r] = e;
+            float e = (x[r] - atom_round_to(x[r], s[r], lo, hi) * s[r]) / ut[j];
+            x[r] = e;
             cost[r] += e * e;
-        }
-        for (int i = j + 1; i < j1; i++) {
-            float *restrict later = t->scratch + (size_t)(i - j0) * (size_t)ld;
-            for (int r = 0; r < ld; r++)
-                later[r] -= u[i] * w[r];
         }
     }
 }
@@ -156,6 +186,8 @@ static void search_ratio(struct atom_tile *t, int j0, int j1)
 {
     const int steps = t->opt->bits < 4 ? 24 : 16;
     const bool feedback = t->opt->search == ATOM_CLIP_FEEDBACK && t->u && j1 - j0 <= ATOM_TILE_FEEDBACK;
+    if (feedback)
+        turn_factor(t, j0, j1, t->scratch);
     for (int i = 0; i <= steps; i++) {
         scales_for(t, t->opt->clip * (1.0f - (float)i / 32.0f), t->trial);
         if (feedback)

@@ -24,7 +24,7 @@ struct atom_tile {
     float *w;                         /* [k, ld]; rounded columns hold their integers */
     float *s;                         /* [ld]: the scales of the current group */
     float *max, *trial, *cost, *best; /* [ld] each, of the current group */
-    float *scratch;                   /* [ATOM_TILE_FEEDBACK, ld], for FEEDBACK only */
+    float *scratch;                   /* FEEDBACK's: U of the group, turned, and errors */
 };
 
 /* How many tiles q makes. */

@@ -1,0 +1,892 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Each kernel of each tier that this machine has: bit for bit the scalar one, on inputs at odd addresses with guard
+ * bytes around the outputs; and the scalar one against the formulas of docs/design.md, section 3, written out here. */
+#include "helpers.h"
+
+#include "base/half.h"
+#include "kernels/hadamard.h"
+#include "kernels/kernels.h"
+
+#include <float.h>
+#include <math.h>
+
+/* ---- random numbers and memory ------------------------------------------------------------------------------------ */
+
+static uint64_t seed;
+
+static uint32_t draw(void)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(seed >> 33);
+}
+
+static int between(int lo, int hi) { return lo + (int)(draw() % (uint32_t)(hi - lo + 1)); }
+static float unit(void) { return (float)(int32_t)(draw() - 0x40000000u) * 0x1p-30f; }
+
+/* Numbers of one of several kinds: ordinary, wide in range, tiny, huge, zeros of both signs, denormals, ties. */
+enum { ORDINARY, WIDE, TINY, HUGE_ONES, ZEROS, DENORMALS, TIES, MIXED, N_STYLES };
+
+static float number(int style)
+{
+    float x = unit();
+    switch (style) {
+    case ORDINARY: return 3.0f * x;
+    case WIDE: return ldexpf(x, between(-40, 40));
+    case TINY: return x * 0x1p-110f;
+    case HUGE_ONES: return x * FLT_MAX;
+    case ZEROS: return x < 0 ? -0.0f : 0.0f;
+    case DENORMALS: return x * 0x1p-130f;
+    case TIES: return (float)between(-9, 9) * 0.5f;
+    default: return number(between(0, MIXED - 1));
+    }
+}
+
+/* Outputs lie at odd places between guard bytes. */
+enum { GUARD = 64, MAX_BLOCKS = 64 };
+
+struct block {
+    uint8_t *base;
+    size_t n_bytes, skew;
+};
+static struct block blocks[MAX_BLOCKS];
+static int n_blocks;
+
+/* n_bytes, `size` bytes past an address that is a multiple of 64. */
+static void *take(size_t n_bytes, size_t size)
+{
+    struct block *b = &blocks[n_blocks++];
+    assert_true(n_blocks <= MAX_BLOCKS);
+    b->n_bytes = n_bytes;
+    b->skew = size * (size_t)between(0, 5);
+    b->base = aligned_alloc(64, (n_bytes + b->skew + 2 * GUARD + 63) / 64 * 64);
+    assert_non_null(b->base);
+    memset(b->base, 0xA5, n_bytes + b->skew + 2 * GUARD);
+    return b->base + GUARD + b->skew;
+}
+
+static void drop_all(void)
+{
+    for (int i = 0; i < n_blocks; i++) {
+        struct block *b = &blocks[i];
+        for (size_t at = 0; at < GUARD + b->skew; at++)
+            assert_int_equal(b->base[at], 0xA5);
+        for (size_t at = 0; at < GUARD; at++)
+            assert_int_equal(b->base[GUARD + b->skew + b->n_bytes + at], 0xA5);
+        free(b->base);
+    }
+    n_blocks = 0;
+}
+
+static float *floats(int n) { return take((size_t)n * sizeof(float), sizeof(float)); }
+
+static float *random_floats(int n, int style)
+{
+    float *x = floats(n);
+    for (int i = 0; i < n; i++)
+        x[i] = number(style);
+    return x;
+}
+
+static void same_bytes(const void *want, const void *got, size_t n_bytes, const char *what, const char *tier)
+{
+    if (n_bytes && memcmp(want, got, n_bytes)) {
+        size_t at = 0;
+        while (((const uint8_t *)want)[at] == ((const uint8_t *)got)[at])
+            at++;
+        fail_msg("%s of tier %s differs from scalar at byte %zu of %zu", what, tier, at, n_bytes);
+    }
+}
+
+static void same_floats(const float *want, const float *got, int n, const char *what, const char *tier)
+{
+    same_bytes(want, got, (size_t)n * sizeof *want, what, tier);
+}
+
+/* ---- tiers -------------------------------------------------------------------------------------------------------- */
+
+static struct atom_kernels scalar;
+static const struct {
+    const char *name;
+    unsigned mask;
+} tiers[] = {{"scalar", 0}, {"avx2", ATOM_CPU_AVX2}, {"avx512", ATOM_CPU_AVX2 | ATOM_CPU_AVX512}};
+
+/* Runs a check of one tier against scalar, `rounds` times. */
+static void each_round(void **state, void (*check)(const struct atom_kernels *k), int rounds)
+{
+    unsigned mask = *(const unsigned *)*state;
+    struct atom_kernels k;
+    if (mask & ~atom_cpu_detect())
+        skip_because("this processor does not have the tier");
+    atom_kernels_init(&k, mask);
+    seed = 12345;
+    for (int i = 0; i < rounds; i++) {
+        check(&k);
+        drop_all();
+    }
+}
+
+static void check_rows(const struct atom_kernels *k)
+{
+    int n = between(1, 300), style = between(0, N_STYLES - 1);
+    float *x = random_floats(n, style), *w = random_floats(n, ORDINARY), *a = floats(n), *b = floats(n);
+    int32_t *order = take((size_t)n * sizeof *order, sizeof *order);
+    for (int i = 0; i < n; i++)
+        order[i] = between(0, n - 1);
+    float want = scalar.sum_squares(x, n), got = k->sum_squares(x, n);
+    same_floats(&want, &got, 1, "sum_squares", k->name);
+    scalar.norm(x, order, w, 0.37f, n, a), k->norm(x, order, w, 0.37f, n, b);
+    same_floats(a, b, n, "norm with an order", k->name);
+    scalar.norm(x, NULL, w, 1e-3f, n, a), k->norm(x, NULL, w, 1e-3f, n, b);
+    same_floats(a, b, n, "norm", k->name);
+    scalar.silu_mul(x, w, n, a), k->silu_mul(x, w, n, b);
+    same_floats(a, b, n, "silu_mul", k->name);
+    for (int i = 0; i < n; i++)
+        x[i] = fmodf(x[i], 300.0f); /* finite logits */
+    want = scalar.logsumexp(x, n), got = k->logsumexp(x, n);
+    same_floats(&want, &got, 1, "logsumexp", k->name);
+}
+
+static void check_rope(const struct atom_kernels *k)
+{
+    int half = between(1, 128);
+    float *x = random_floats(2 * half, between(0, N_STYLES - 1)), *y = floats(2 * half);
+    float *cos = random_floats(half, ORDINARY), *sin = random_floats(half, ORDINARY);
+    memcpy(y, x, (size_t)(2 * half) * sizeof *x);
+    scalar.rope(x, cos, sin, half), k->rope(y, cos, sin, half);
+    same_floats(x, y, 2 * half, "rope", k->name);
+}
+
+static struct atom_layout random_layout(int max_k)
+{
+    static const int groups[] = {0, 1, 7, 8, 16, 32, 100, 128, 129, 300};
+    struct atom_layout lay;
+    struct atom_error err = {0};
+    int n = between(1, max_k), outliers = 0;
+    switch (between(0, 3)) {
+    case 1: outliers = n; break;
+    case 2: outliers = between(0, n); break;
+    case 3: outliers = n / 4; break;
+    }
+    assert_ok(atom_layout_init(&lay, n, groups[between(0, 9)], outliers, &err), &err);
+    return lay;
+}
+
+static const int act_bits[] = {8, 4, 3};
+
+static void check_quantize(const struct atom_kernels *k)
+{
+    struct atom_layout lay = random_layout(600);
+    int bits = act_bits[between(0, 2)], bad = between(0, 7);
+    float clip = between(0, 1) ? 1.0f : 0.9f, *x = random_floats(lay.k, between(0, N_STYLES - 1));
+    if (bad < 3)
+        x[between(0, lay.k - 1)] = bad == 0 ? NAN : bad == 1 ? INFINITY : -INFINITY;
+    int8_t *q[2];
+    float *s[2];
+    int32_t *sums[2];
+    for (int i = 0; i < 2; i++) {
+        q[i] = take((size_t)lay.k_padded, 1);
+        s[i] = floats(lay.n_scales);
+        sums[i] = take((size_t)lay.n_runs * sizeof(int32_t), sizeof(int32_t));
+        assert_int_equal((i ? k : &scalar)->quantize(x, &lay, bits, clip, q[i], s[i], sums[i]), bad >= 3);
+    }
+    same_bytes(q[0], q[1], (size_t)lay.k_padded, "quantize's integers", k->name);
+    same_floats(s[0], s[1], lay.n_scales, "quantize's scales", k->name);
+    same_bytes(sums[0], sums[1], (size_t)lay.n_runs * sizeof(int32_t), "quantize's sums", k->name);
+    atom_layout_fini(&lay);
+}
+
+static void check_softmax(const struct atom_kernels *k)
+{
+    int n = between(1, 256), up = (n + 15) / 16 * 16 + 16 * between(0, 2), bad = between(0, 9);
+    float *a = floats(up), *b = floats(up), max[2], sum[2];
+    for (int i = 0; i < up; i++)
+        a[i] = unit() * ldexpf(1.0f, between(-2, 9));
+    if (bad < 3)
+        a[between(0, n - 1)] = bad == 0 ? NAN : bad == 1 ? INFINITY : -INFINITY;
+    memcpy(b, a, (size_t)up * sizeof *a);
+    scalar.softmax(a, n, up, &max[0], &sum[0]), k->softmax(b, n, up, &max[1], &sum[1]);
+    same_floats(a, b, up, "softmax", k->name);
+    same_floats(&max[0], &max[1], 1, "softmax's maximum", k->name);
+    assert_int_equal(isnan(sum[1]) != 0, bad < 3);
+    if (bad >= 3)
+        same_floats(&sum[0], &sum[1], 1, "softmax's sum", k->name);
+}
+
+static void check_merge(const struct atom_kernels *k)
+{
+    int n = 16 * between(1, 16);
+    float *o[2] = {random_floats(n, ORDINARY), floats(n)}, *more = random_floats(n, ORDINARY);
+    memcpy(o[1], o[0], (size_t)n * sizeof(float));
+    struct atom_partial part = {more, 20 * unit(), between(0, 3) ? 1.5f : 0.0f};
+    struct atom_partial sum[2] = {{o[0], 20 * unit(), between(0, 3) ? 2.5f : 0.0f}, {.o = o[1]}};
+    sum[1].max = sum[0].max;
+    sum[1].total = sum[0].total;
+    scalar.merge(&sum[0], &part, n), k->merge(&sum[1], &part, n);
+    same_floats(o[0], o[1], n, "merge", k->name);
+    same_floats(&sum[0].max, &sum[1].max, 1, "merge's maximum", k->name);
+    same_floats(&sum[0].total, &sum[1].total, 1, "merge's total", k->name);
+}
+
+static void check_gemm(const struct atom_kernels *k)
+{
+    int m = between(0, 30), n = between(1, 140), lda = n + between(0, 9), ldc = 32 + between(0, 17);
+    float *a = random_floats(m * lda, ORDINARY), *b = random_floats(n * 32, between(0, 1) ? ORDINARY : MIXED);
+    float *c = random_floats(m * ldc, ORDINARY), *d = floats(m * ldc);
+    memcpy(d, c, (size_t)(m * ldc) * sizeof *c);
+    scalar.gemm(a, lda, m, b, n, c, ldc), k->gemm(a, lda, m, b, n, d, ldc);
+    for (int i = 0; i < m * ldc; i++)
+        if (!isnan(c[i]) || !isnan(d[i])) /* which NaN it is is no result */
+            same_floats(c + i, d + i, 1, "gemm", k->name);
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------- */
+
+/* A linear in natural form beside the packed one that kernels.h draws. */
+struct weights {
+    struct atom_layout lay;
+    struct atom_packed p;
+    int8_t *q;       /* [panels * 32][k] */
+    uint16_t *scale; /* [panels * 32][n_scales] F16 */
+    float *w;        /* [panels * 32][k] of the float kinds */
+};
+
+static bool nibbles_at(const struct weights *w, const struct atom_run *run)
+{
+    return w->p.kind == ATOM_W_NIBBLE && run->scale < w->lay.n_groups;
+}
+
+static void pack_int(struct weights *w, int row)
+{
+    uint8_t *to = w->p.data + (size_t)(row / 32) * w->p.panel_bytes + (size_t)(row % 32 / 16) * (w->p.panel_bytes / 2);
+    for (int i = 0; i < w->lay.n_runs; i++) {
+        const struct atom_run *run = &w->lay.runs[i];
+        bool nibbles = nibbles_at(w, run);
+        for (int c = 0; c < run->padded; c++) {
+            int q = c < run->len ? w->q[row * w->lay.k + run->first + c] : 0;
+            uint8_t *at = to + (nibbles ? c / 8 : c / 4) * 64 + row % 16 * 4 + c % 4;
+            if (!nibbles)
+                *at = (uint8_t)(q + 128);
+            else
+                *at = (uint8_t)(c % 8 < 4 ? (*at & 0xF0) | (q + 8) : (*at & 15) | (q + 8) << 4);
+        }
+        to += run->padded * (nibbles ? 8 : 16);
+    }
+    for (int g = 0; g < w->lay.n_scales; g++)
+        w->p.scales[((size_t)(row / 16) * (size_t)w->lay.n_scales + (size_t)g) * 16 + (size_t)(row % 16)] =
+            w->scale[row * w->lay.n_scales + g];
+}
+
+static void fill_int(struct weights *w, int rows)
+{
+    size_t n_bytes = 0;
+    for (int i = 0; i < w->lay.n_runs; i++)
+        n_bytes += (size_t)w->lay.runs[i].padded * (nibbles_at(w, &w->lay.runs[i]) ? 8 : 16) * 2;
+    w->p.panel_bytes = n_bytes;
+    w->p.data = take(n_bytes * (size_t)w->p.n_panels, 1);
+    w->p.scales = take((size_t)(rows * w->lay.n_scales) * 2, 2);
+    w->q = take((size_t)(rows * w->lay.k), 1);
+    w->scale = take((size_t)(rows * w->lay.n_scales) * 2, 2);
+    bool extreme = between(0, 2) == 0;
+    for (int r = 0; r < rows; r++) {
+        for (int i = 0; i < w->lay.n_runs; i++)
+            for (int c = w->lay.runs[i].first; c < w->lay.runs[i].first + w->lay.runs[i].len; c++) {
+                int half = nibbles_at(w, &w->lay.runs[i]) ? 8 : 128;
+                w->q[r * w->lay.k + c] = (int8_t)(extreme ? (between(0, 1) ? -half : half - 1) : between(-half, half - 1));
+            }
+        for (int g = 0; g < w->lay.n_scales; g++)
+            w->scale[r * w->lay.n_scales + g] = atom_float_f16(between(0, 9) ? fabsf(unit()) : 0x1p-24f);
+        pack_int(w, r);
+    }
+}
+
+static void fill_float(struct weights *w, int rows)
+{
+    size_t size = w->p.kind == ATOM_W_F32 ? 4 : 2;
+    w->p.panel_bytes = (size_t)w->lay.k * 32 * size;
+    w->p.data = take(w->p.panel_bytes * (size_t)w->p.n_panels, size);
+    w->w = random_floats(rows * w->lay.k, between(0, 1) ? ORDINARY : MIXED);
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < w->lay.k; c++) {
+            float *x = &w->w[r * w->lay.k + c];
+            uint8_t *to = w->p.data + (size_t)(r / 32) * w->p.panel_bytes + (size_t)(c * 32 + r % 32) * size;
+            uint16_t h = w->p.kind == ATOM_W_F16 ? atom_float_f16(*x) : atom_float_bf16(*x);
+            if (size == 2)
+                *x = w->p.kind == ATOM_W_F16 ? atom_f16_float(h) : atom_bf16_float(h);
+            memcpy(to, size == 4 ? (const void *)x : &h, size);
+        }
+}
+
+/* A linear of one or two panels; kernels read whole panels. */
+static void make_weights(struct weights *w, enum atom_weight_kind kind)
+{
+    memset(w, 0, sizeof *w);
+    w->lay = random_layout(400);
+    w->p.kind = kind;
+    w->p.lay = &w->lay;
+    w->p.n_panels = between(1, 2);
+    w->p.n = w->p.n_panels * 32;
+    if (kind == ATOM_W_NIBBLE || kind == ATOM_W_BYTE)
+        fill_int(w, w->p.n);
+    else
+        fill_float(w, w->p.n);
+}
+
+static float weight_value(const struct weights *w, int row, const struct atom_run *run, int c)
+{
+    int at = row * w->lay.k + run->first + c;
+    if (w->w)
+        return w->w[at];
+    return (float)w->q[at] * atom_f16_float(w->scale[row * w->lay.n_scales + run->scale]);
+}
+
+static void check_load_run(const struct atom_kernels *k)
+{
+    struct weights w;
+    make_weights(&w, (enum atom_weight_kind)between(ATOM_W_F32, ATOM_W_BYTE));
+    float *out = floats(ATOM_RUN_MAX * 32);
+    for (int panel = 0; panel < w.p.n_panels; panel++)
+        for (int i = 0; i < w.lay.n_runs; i++) {
+            const struct atom_run *run = &w.lay.runs[i];
+            k->load_run(&w.p, panel, run, out);
+            for (int c = 0; c < run->len; c++)
+                for (int r = 0; r < 32; r++) {
+                    float want = weight_value(&w, panel * 32 + r, run, c);
+                    same_floats(&want, &out[c * 32 + r], 1, "load_run", k->name);
+                }
+        }
+    atom_layout_fini(&w.lay);
+}
+
+static void fill_acts(struct atom_acts *a, const struct atom_layout *lay, int n_tok)
+{
+    *a = (struct atom_acts){.lay = lay, .n_tok = n_tok};
+    a->q = take((size_t)(n_tok * lay->k_padded), 1);
+    a->scales = floats(n_tok * lay->n_scales);
+    a->sums = take((size_t)(n_tok * lay->n_runs) * sizeof *a->sums, sizeof *a->sums);
+    memset(a->q, 0, (size_t)(n_tok * lay->k_padded));
+    bool extreme = between(0, 2) == 0;
+    for (int t = 0; t < n_tok; t++) {
+        for (int i = 0; i < lay->n_runs; i++) {
+            int32_t sum = 0;
+            for (int c = 0; c < lay->runs[i].len; c++) {
+                int8_t q = (int8_t)(extreme ? (between(0, 1) ? -128 : 127) : between(-128, 127));
+                a->q[t * lay->k_padded + lay->runs[i].offset + c] = q;
+                sum += q;
+            }
+            a->sums[t * lay->n_runs + i] = sum;
+        }
+        for (int g = 0; g < lay->n_scales; g++)
+            a->scales[t * lay->n_scales + g] = fabsf(number(between(0, 3) ? ORDINARY : TINY));
+    }
+}
+
+/* Integers in 64 bits; floats in the order of the specification, but a run at a time. */
+static float linear_formula(const struct weights *w, const struct atom_acts *a, int t, int row)
+{
+    float y = 0.0f;
+    for (int i = 0; i < w->lay.n_runs; i++) {
+        const struct atom_run *run = &w->lay.runs[i];
+        int64_t acc = 0;
+        for (int c = 0; c < run->len; c++)
+            acc += (int64_t)a->q[t * w->lay.k_padded + run->offset + c] * w->q[row * w->lay.k + run->first + c];
+        float s_w = atom_f16_float(w->scale[row * w->lay.n_scales + run->scale]);
+        y = fmaf((float)acc, a->scales[t * w->lay.n_scales + run->scale] * s_w, y);
+    }
+    return y;
+}
+
+static void check_linear(const struct atom_kernels *k)
+{
+    static int n_tok = 0;
+    struct weights w;
+    struct atom_acts a;
+    n_tok = n_tok % 30 + 1; /* every size of tile */
+    make_weights(&w, between(0, 2) ? ATOM_W_NIBBLE : ATOM_W_BYTE);
+    fill_acts(&a, &w.lay, n_tok);
+    int tok0 = between(0, n_tok - 1) * between(0, 1), n = n_tok - tok0;
+    float *y = floats(n * 32);
+    for (int panel = 0; panel < w.p.n_panels; panel++) {
+        const struct atom_linear_job job = {&w.p, &a, panel, tok0, n_tok, y};
+        k->linear_int(&job);
+        for (int t = 0; t < n; t++)
+            for (int r = 0; r < 32; r++) {
+                float want = linear_formula(&w, &a, tok0 + t, panel * 32 + r);
+                same_floats(&want, &y[t * 32 + r], 1, "linear_int against the formula", k->name);
+            }
+    }
+    atom_layout_fini(&w.lay);
+}
+
+/* ---- KV ------------------------------------------------------------------------------------------------------------ */
+
+static const int kv_bits[] = {8, 4, 3};
+
+static void check_kv_quantize(const struct atom_kernels *k)
+{
+    int n = between(1, 260), bits = kv_bits[between(0, 2)], bad = between(0, 7);
+    float clip = between(0, 1) ? 1.0f : 0.93f, *x = random_floats(n, between(0, N_STYLES - 1));
+    if (bad < 3)
+        x[between(0, n - 1)] = bad == 0 ? NAN : bad == 1 ? INFINITY : -INFINITY;
+    uint8_t *q[2] = {take((size_t)n, 1), take((size_t)n, 1)}, zero[2];
+    uint16_t scale[2];
+    for (int i = 0; i < 2; i++)
+        assert_int_equal((i ? k : &scalar)->kv_quantize(x, n, bits, clip, q[i], &scale[i], &zero[i]), bad >= 3);
+    same_bytes(q[0], q[1], (size_t)n, "kv_quantize", k->name);
+    assert_int_equal(scale[0], scale[1]);
+    assert_int_equal(zero[0], zero[1]);
+}
+
+/* A page half with random contents, and what channel d of position p reads back as. */
+struct page {
+    struct atom_kv_shape shape;
+    uint8_t *data;
+    bool keys;
+};
+
+static float page_value(const struct page *pg, int d, int p)
+{
+    int hd = pg->shape.head_dim, half = hd / 2;
+    bool nibble = pg->shape.kind == ATOM_KV_NIBBLE;
+    int channel = nibble ? d % half : d, width = nibble ? half : hd;
+    size_t at = (size_t)(pg->keys ? channel * 16 + p : p * width + channel);
+    uint16_t h;
+    float x;
+    const uint8_t *tail = pg->data + pg->shape.half_bytes - 64;
+    switch (pg->shape.kind) {
+    case ATOM_KV_F32: memcpy(&x, pg->data + at * 4, 4); return x;
+    case ATOM_KV_F16: memcpy(&h, pg->data + at * 2, 2); return atom_f16_float(h);
+    default: break;
+    }
+    int q = pg->data[at];
+    if (nibble)
+        q = d < half ? q & 15 : q >> 4;
+    memcpy(&h, tail + 2 * p, 2);
+    return atom_f16_float(h) * (float)(q - tail[32 + p]);
+}
+
+static void make_page(struct page *pg, enum atom_kv_kind kind, bool keys)
+{
+    int hd = 2 * between(1, 128);
+    size_t values = (size_t)hd * 16;
+    const size_t bytes[] = {values * 4, values * 2, values + 64, values / 2 + 64};
+    pg->keys = keys;
+    pg->shape = (struct atom_kv_shape){kind, hd, 4, 1.0f, bytes[kind]};
+    pg->data = take(bytes[kind], 4);
+    for (size_t i = 0; i < bytes[kind]; i++)
+        pg->data[i] = (uint8_t)draw();
+    float x;
+    uint16_t h;
+    for (size_t i = 0; i < values && kind <= ATOM_KV_F16; i++) {
+        x = number(MIXED);
+        h = atom_float_f16(fmodf(x, 60000.0f));
+        memcpy(pg->data + i * (kind == ATOM_KV_F32 ? 4 : 2), kind == ATOM_KV_F32 ? (void *)&x : (void *)&h,
+               kind == ATOM_KV_F32 ? 4 : 2);
+    }
+    for (int p = 0; p < 16 && kind >= ATOM_KV_BYTE; p++) {
+        h = atom_float_f16(fabsf(unit()) + 0x1p-24f);
+        memcpy(pg->data + bytes[kind] - 64 + 2 * p, &h, 2);
+        pg->data[bytes[kind] - 32 + (size_t)p] = (uint8_t)(kind == ATOM_KV_BYTE ? between(0, 255) : between(0, 15));
+    }
+}
+
+static void check_keys(const struct atom_kernels *k)
+{
+    struct page pg;
+    make_page(&pg, (enum atom_kv_kind)between(ATOM_KV_F32, ATOM_KV_NIBBLE), true);
+    int hd = pg.shape.head_dim, half = hd / 2;
+    float *cos = random_floats(half * 16, ORDINARY), *sin = random_floats(half * 16, ORDINARY), *out = floats(hd * 32);
+    struct atom_rope_page rope = {cos, sin};
+    for (int turned = 0; turned < 2; turned++) {
+        memset(out, 0xA5, (size_t)(hd * 32) * sizeof *out);
+        k->kv_keys(&pg.shape, pg.data, turned ? &rope : NULL, out);
+        for (int d = 0; d < half; d++)
+            for (int p = 0; p < 16; p++) {
+                float a = page_value(&pg, d, p), b = page_value(&pg, d + half, p), c = cos[d * 16 + p], s = sin[d * 16 + p];
+                float want[2] = {turned ? a * c - b * s : a, turned ? fmaf(b, c, a * s) : b};
+                for (int i = 0; i < 2; i++) /* 0 may have either sign */
+                    if (want[i] != out[(d + i * half) * 32 + p] && !isnan(want[i]))
+                        fail_msg("kv_keys of %s: kind %d, channel %d, position %d", k->name, (int)pg.shape.kind, d, p);
+            }
+        uint32_t guard[16];
+        memset(guard, 0xA5, sizeof guard);
+        for (int d = 0; d < hd - 1; d++)
+            assert_memory_equal(out + d * 32 + 16, guard, sizeof guard);
+    }
+}
+
+static void check_values(const struct atom_kernels *k)
+{
+    struct page pg;
+    make_page(&pg, (enum atom_kv_kind)between(ATOM_KV_F32, ATOM_KV_NIBBLE), false);
+    int hd = pg.shape.head_dim, n_pos = between(0, 16), panels = (hd + 31) / 32, stride = 32 * between(16, 20);
+    float *out = floats(panels * stride);
+    memset(out, 0xA5, (size_t)(panels * stride) * sizeof *out);
+    k->kv_values(&pg.shape, pg.data, n_pos, (size_t)stride, out);
+    for (int p = 0; p < 16; p++)
+        for (int d = 0; d < panels * 32; d++) {
+            float want = p < n_pos && d < hd ? page_value(&pg, d, p) : 0.0f;
+            if (want != out[d / 32 * stride + p * 32 + d % 32])
+                fail_msg("kv_values of %s: kind %d, channel %d, position %d", k->name, (int)pg.shape.kind, d, p);
+        }
+    uint32_t guard;
+    memset(&guard, 0xA5, sizeof guard);
+    for (int i = 0; i < panels * stride; i++)
+        if (i % stride >= 512)
+            assert_memory_equal(out + i, &guard, sizeof guard);
+}
+
+static void check_pages_equal_scalar(const struct atom_kernels *k)
+{
+    struct page pg;
+    make_page(&pg, (enum atom_kv_kind)between(ATOM_KV_F32, ATOM_KV_NIBBLE), true);
+    int hd = pg.shape.head_dim, n = (hd + 31) / 32 * 32 * 16;
+    float *cos = random_floats(hd * 8, ORDINARY), *sin = random_floats(hd * 8, ORDINARY);
+    float *a = floats(hd * 32), *b = floats(hd * 32), *c = floats(n), *d = floats(n);
+    struct atom_rope_page rope = {cos, sin};
+    for (int turned = 0; turned < 2; turned++) {
+        scalar.kv_keys(&pg.shape, pg.data, turned ? &rope : NULL, a), k->kv_keys(&pg.shape, pg.data, turned ? &rope : NULL, b);
+        for (int i = 0; i < hd * 32; i++)
+            if (!isnan(a[i]) || !isnan(b[i]))
+                same_floats(a + i, b + i, 1, "kv_keys", k->name);
+    }
+    scalar.kv_values(&pg.shape, pg.data, 16, 512, c), k->kv_values(&pg.shape, pg.data, 16, 512, d);
+    same_floats(c, d, n, "kv_values", k->name);
+}
+
+#define ROUNDS(name, check, rounds)                                                                                    \
+    static void name(void **state) { each_round(state, check, rounds); }
+ROUNDS(rows_equal_scalar, check_rows, 1500)
+ROUNDS(rope_equals_scalar, check_rope, 500)
+ROUNDS(quantize_equals_scalar, check_quantize, 2000)
+ROUNDS(softmax_equals_scalar, check_softmax, 1000)
+ROUNDS(merge_equals_scalar, check_merge, 500)
+ROUNDS(gemm_equals_scalar, check_gemm, 300)
+ROUNDS(load_run_reads_panels, check_load_run, 120)
+ROUNDS(linear_is_the_formula, check_linear, 180)
+ROUNDS(kv_quantize_equals_scalar, check_kv_quantize, 2000)
+ROUNDS(kv_keys_are_the_formula, check_keys, 150)
+ROUNDS(kv_values_are_the_formula, check_values, 150)
+ROUNDS(kv_pages_equal_scalar, check_pages_equal_scalar, 150)
+
+/* ---- scalar against the specification ------------------------------------------------------------------------------ */
+
+static float largest(const float *x, int n)
+{
+    float m = 0;
+    for (int i = 0; i < n; i++)
+        m = fabsf(x[i]) > m ? fabsf(x[i]) : m;
+    return m;
+}
+
+static void quantize_is_the_formula(void **state)
+{
+    (void)state;
+    seed = 7;
+    for (int round = 0; round < 2000; round++, drop_all()) {
+        struct atom_layout lay = random_layout(600);
+        int bits = act_bits[between(0, 2)], normal = lay.k - lay.outliers;
+        float clip = between(0, 1) ? 1.0f : 0.9f, *x = random_floats(lay.k, between(0, N_STYLES - 1));
+        int8_t *q = take((size_t)lay.k_padded, 1);
+        float *s = floats(lay.n_scales);
+        int32_t *sums = take((size_t)lay.n_runs * sizeof *sums, sizeof *sums);
+        assert_true(scalar.quantize(x, &lay, bits, clip, q, s, sums));
+        int group = lay.group ? lay.group : normal;
+        for (int i = 0, padded = 0; i < lay.n_runs; i++) {
+            const struct atom_run *run = &lay.runs[i];
+            bool outlier = run->first >= normal;
+            int first = outlier ? normal : run->first / group * group;
+            int end = outlier ? lay.k : first + group < normal ? first + group : normal;
+            float m = largest(x + first, end - first), top = outlier ? 127.0f : (float)((1 << (bits - 1)) - 1);
+            float scale = m < 0x1p-100f ? 1.0f : outlier ? m / 127.0f : clip * m / top;
+            assert_true(s[run->scale] == scale);
+            assert_true(run->len <= 128 && run->first + run->len <= end && run->offset == padded);
+            padded += run->padded;
+            int32_t sum = 0;
+            for (int c = 0; c < run->padded; c++) {
+                float v = c < run->len ? rintf(x[run->first + c] * (1.0f / scale)) : 0.0f;
+                v = v > top ? top : v < -top - 1 ? -top - 1 : v;
+                assert_int_equal(q[run->offset + c], (int)v);
+                sum += (int32_t)v;
+            }
+            assert_int_equal(sums[i], sum);
+        }
+        atom_layout_fini(&lay);
+    }
+}
+
+static void kv_quantize_is_the_formula(void **state)
+{
+    (void)state;
+    seed = 8;
+    for (int round = 0; round < 3000; round++, drop_all()) {
+        int n = between(1, 260), bits = kv_bits[between(0, 2)], style = between(0, N_STYLES - 1);
+        float clip = between(0, 1) ? 1.0f : 0.93f, *x = random_floats(n, style), min = 0, max = 0;
+        float top = (float)((1 << bits) - 1), shift = between(0, 2) ? 0 : 4 * unit();
+        uint8_t *q = take((size_t)n, 1), zero;
+        uint16_t h;
+        for (int i = 0; i < n; i++) {
+            x[i] = style == ORDINARY ? x[i] + shift : x[i];
+            max = fmaxf(max, x[i]);
+            min = fminf(min, x[i]);
+        }
+        assert_true(scalar.kv_quantize(x, n, bits, clip, q, &h, &zero));
+        float lo = clip * min, hi = clip * max;
+        float wide = fmaxf(hi - lo, 1e-5f) / top, s = atom_f16_float(atom_float_f16(fminf(wide, 65504.0f)));
+        float z = fminf(rintf(fminf(-lo / s, 1e6f)), top);
+        assert_true(s > 0 && atom_f16_float(h) == s);
+        assert_int_equal(zero, (int)z);
+        for (int i = 0; i < n; i++) {
+            float v = rintf(fmaxf(fminf(x[i] / s, 1e6f), -1e6f)) + z;
+            assert_int_equal(q[i], (int)fmaxf(0, fminf(v, top)));
+            /* Clipping aside, no further than half a step, and half of one more where zero had to be rounded. */
+            if (clip == 1.0f && wide < 65504.0f)
+                assert_true(fabs((double)s * (q[i] - zero) - (double)x[i]) <= (double)s * 1.01 + 1e-12);
+        }
+    }
+}
+
+/* |got - want| for a sum of n terms in float32 whose magnitudes add up to `terms`. */
+static double sum_bound(int n, double terms) { return (double)(n / 16 + 5) * FLT_EPSILON * terms; }
+
+static void sums_are_close(void **state)
+{
+    (void)state;
+    seed = 9;
+    for (int round = 0; round < 500; round++, drop_all()) {
+        int n = between(1, 3000);
+        float *x = random_floats(n, ORDINARY);
+        double want = 0, e = 0;
+        for (int i = 0; i < n; i++) {
+            want += (double)x[i] * (double)x[i];
+            e += exp((double)x[i]);
+        }
+        assert_true(fabs((double)scalar.sum_squares(x, n) - want) <= sum_bound(n, want));
+        /* exp is off by 2 ulp and its argument by one of |x| <= 6; log is off by 1 ulp of the result. */
+        double bound = (double)(n / 16 + 5) * FLT_EPSILON + 8 * FLT_EPSILON + FLT_EPSILON * fabs(log(e)) + 3 * FLT_EPSILON;
+        assert_true(fabs((double)scalar.logsumexp(x, n) - log(e)) <= bound);
+    }
+}
+
+static void exp_is_close(void **state)
+{
+    (void)state;
+    seed = 10;
+    for (int round = 0; round < 2000; round++, drop_all()) {
+        int n = between(2, 256), up = (n + 15) / 16 * 16;
+        float *s = floats(up), *was = floats(up), max, sum;
+        for (int i = 0; i < up; i++)
+            was[i] = s[i] = 90 * unit();
+        float m = was[0];
+        for (int i = 1; i < n; i++)
+            m = fmaxf(m, was[i]);
+        scalar.softmax(s, n, up, &max, &sum);
+        assert_true(max == m);
+        double total = 0;
+        for (int i = 0; i < up; i++) {
+            float arg = was[i] - m; /* rounded, as the kernel does it */
+            double want = i >= n || arg < -87.0f ? 0 : exp((double)arg);
+            assert_true(fabs((double)s[i] - want) <= 2 * FLT_EPSILON * want);
+            total += (double)s[i];
+        }
+        assert_true(fabs((double)sum - total) <= sum_bound(n, total));
+    }
+}
+
+static void silu_is_close(void **state)
+{
+    (void)state;
+    seed = 11;
+    for (int round = 0; round < 500; round++, drop_all()) {
+        int n = between(1, 300);
+        float *gate = random_floats(n, ORDINARY), *up = random_floats(n, ORDINARY), *y = floats(n);
+        for (int i = 0; i < n; i++)
+            gate[i] *= (float)between(1, 40);
+        scalar.silu_mul(gate, up, n, y);
+        for (int i = 0; i < n; i++) {
+            double g = (double)gate[i], want = g / (1 + exp(-g)) * (double)up[i];
+            /* exp 2 ulp, then +, /, * one half each; past 87 exp is 0 or stands still, and silu below 1e-35. */
+            assert_true(fabs((double)y[i] - want) <= 5 * FLT_EPSILON * fabs(want) + 1e-33);
+        }
+    }
+    float edge[4] = {INFINITY, -INFINITY, NAN, 200}, one[4] = {1, 1, 1, 1}, y[4];
+    scalar.silu_mul(edge, one, 4, y);
+    assert_false(isfinite(y[0]) || isfinite(y[1]) || isfinite(y[2]));
+    assert_true(y[3] == 200);
+}
+
+static void norm_is_the_formula(void **state)
+{
+    (void)state;
+    seed = 12;
+    for (int round = 0; round < 300; round++, drop_all()) {
+        int n = between(1, 300);
+        float *x = random_floats(n, ORDINARY), *w = random_floats(n, ORDINARY), *y = floats(n), r = fabsf(unit());
+        int32_t *order = take((size_t)n * sizeof *order, 4);
+        for (int i = 0; i < n; i++)
+            order[i] = between(0, n - 1);
+        scalar.norm(x, order, w, r, n, y);
+        for (int i = 0; i < n; i++)
+            assert_true(y[i] == x[order[i]] * r * w[i]);
+        scalar.norm(x, NULL, w, r, n, y);
+        for (int i = 0; i < n; i++)
+            assert_true(y[i] == x[i] * r * w[i]);
+    }
+}
+
+static void rope_turns_pairs(void **state)
+{
+    (void)state;
+    seed = 13;
+    for (int round = 0; round < 300; round++, drop_all()) {
+        int half = between(1, 128);
+        float *x = random_floats(2 * half, ORDINARY), *y = floats(2 * half), *c = floats(half), *s = floats(half);
+        for (int i = 0; i < half; i++) {
+            c[i] = cosf(9 * unit());
+            s[i] = sinf(9 * unit());
+        }
+        memcpy(y, x, (size_t)(2 * half) * sizeof *x);
+        scalar.rope(y, c, s, half);
+        for (int i = 0; i < half; i++) {
+            double a = (double)x[i], b = (double)x[half + i], terms = fabs(a) + fabs(b);
+            assert_true(fabs((double)y[i] - (a * (double)c[i] - b * (double)s[i])) <= 2 * FLT_EPSILON * terms);
+            assert_true(fabs((double)y[half + i] - (a * (double)s[i] + b * (double)c[i])) <= 2 * FLT_EPSILON * terms);
+        }
+    }
+}
+
+static void merge_is_close(void **state)
+{
+    (void)state;
+    seed = 14;
+    for (int round = 0; round < 300; round++, drop_all()) {
+        float *a = random_floats(16, ORDINARY), *b = random_floats(16, ORDINARY), was[16];
+        struct atom_partial sum = {a, 5 * unit(), 1.25f}, part = {b, 5 * unit(), 3.5f};
+        memcpy(was, a, sizeof was);
+        double m = fmax((double)sum.max, (double)part.max), ea = exp((double)sum.max - m), eb = exp((double)part.max - m);
+        scalar.merge(&sum, &part, 16);
+        assert_true((double)sum.max == m);
+        /* Each weight: its argument half an ulp of at most 10, exp 2 ulp; then product and sum. */
+        double unit_bound = (5 + 2 + 1) * FLT_EPSILON;
+        assert_true(fabs((double)sum.total - (1.25 * ea + 3.5 * eb)) <= unit_bound * (1.25 * ea + 3.5 * eb));
+        for (int i = 0; i < 16; i++) {
+            double want = (double)was[i] * ea + (double)b[i] * eb, terms = fabs((double)was[i]) * ea + fabs((double)b[i]) * eb;
+            assert_true(fabs((double)a[i] - want) <= unit_bound * terms);
+        }
+        float kept = a[3];
+        struct atom_partial none = {b, 99, 0};
+        scalar.merge(&sum, &none, 16);
+        assert_true(a[3] == kept && (double)sum.max == m);
+    }
+}
+
+/* ---- Hadamard ------------------------------------------------------------------------------------------------------ */
+
+static void hadamard_sizes(void **state)
+{
+    (void)state;
+    for (int n = -1; n <= 2048; n++) {
+        int odd = n;
+        while (odd > 1 && odd % 2 == 0)
+            odd /= 2;
+        bool want = n > 0 && n <= ATOM_HADAMARD_MAX && (odd == 1 || (odd == 3 && n % 12 == 0) || (odd == 5 && n % 20 == 0));
+        assert_int_equal(atom_hadamard_has(n), want);
+    }
+}
+
+static void hadamard_is_orthonormal(void **state)
+{
+    (void)state;
+    seed = 15;
+    for (int n = 1; n <= ATOM_HADAMARD_MAX; n++) {
+        if (!atom_hadamard_has(n) || (n > 160 && n != ATOM_HADAMARD_MAX))
+            continue;
+        float *m = malloc((size_t)n * (size_t)n * sizeof *m), flat = 1.0f / sqrtf((float)n);
+        assert_non_null(m);
+        memset(m, 0, (size_t)n * (size_t)n * sizeof *m);
+        for (int i = 0; i < n; i++) { /* row i: the transform of unit vector i, entries +-1/sqrt(n) */
+            m[i * n + i] = 1;
+            atom_hadamard(m + i * n, n);
+            for (int j = 0; j < n; j++)
+                assert_true(fabsf(m[i * n + j]) == flat);
+        }
+        for (int i = 0; i < n && n <= 160; i++)
+            for (int j = 0; j < i; j++) {
+                int dot = 0;
+                for (int l = 0; l < n; l++)
+                    dot += (m[i * n + l] > 0) == (m[j * n + l] > 0) ? 1 : -1;
+                assert_int_equal(dot, 0);
+            }
+        float x[ATOM_HADAMARD_MAX], y[ATOM_HADAMARD_MAX];
+        double norm = 0;
+        for (int i = 0; i < n; i++) {
+            x[i] = y[i] = unit();
+            norm += (double)x[i] * (double)x[i];
+        }
+        atom_hadamard(y, n);
+        for (int j = 0; j < n; j++) { /* linear: the same matrix for any vector */
+            double want = 0, terms = 0;
+            for (int i = 0; i < n; i++) {
+                want += (double)x[i] * (double)m[i * n + j];
+                terms += fabs((double)x[i]) * (double)flat;
+            }
+            assert_true(fabs((double)y[j] - want) <= 32 * FLT_EPSILON * terms);
+        }
+        atom_hadamard_undo(y, n);
+        for (int i = 0; i < n; i++)
+            assert_true(fabs((double)y[i] - (double)x[i]) <= 64 * FLT_EPSILON * sqrt(norm));
+        free(m);
+    }
+}
+
+static void the_strongest_tier_is_taken(void **state)
+{
+    struct atom_kernels k;
+    unsigned cpu = atom_cpu_detect();
+    (void)state;
+    atom_kernels_init(&k, cpu);
+    assert_string_equal(k.name, cpu & ATOM_CPU_AVX512 ? "avx512" : cpu & ATOM_CPU_AVX2 ? "avx2" : "scalar");
+    atom_kernels_init(&k, 0);
+    assert_string_equal(k.name, "scalar");
+}
+
+/* ---- the list ------------------------------------------------------------------------------------------------------ */
+
+typedef void test_fn(void **state);
+
+int main(void)
+{
+    static const struct {
+        const char *name;
+        test_fn *fn;
+    } tier_tests[] = {{"rows", rows_equal_scalar},
+                      {"rope", rope_equals_scalar},
+                      {"quantize", quantize_equals_scalar},
+                      {"softmax", softmax_equals_scalar},
+                      {"merge", merge_equals_scalar},
+                      {"gemm", gemm_equals_scalar},
+                      {"load_run", load_run_reads_panels},
+                      {"linear_int", linear_is_the_formula},
+                      {"kv_quantize", kv_quantize_equals_scalar},
+                      {"kv_keys", kv_keys_are_the_formula},
+                      {"kv_values", kv_values_are_the_formula},
+                      {"kv_pages", kv_pages_equal_scalar}};
+    const struct CMUnitTest plain[] = {
+        cmocka_unit_test(the_strongest_tier_is_taken), cmocka_unit_test(quantize_is_the_formula),
+        cmocka_unit_test(kv_quantize_is_the_formula),  cmocka_unit_test(sums_are_close),
+        cmocka_unit_test(exp_is_close),                cmocka_unit_test(silu_is_close),
+        cmocka_unit_test(norm_is_the_formula),         cmocka_unit_test(rope_turns_pairs),
+        cmocka_unit_test(merge_is_close),              cmocka_unit_test(hadamard_sizes),
+        cmocka_unit_test(hadamard_is_orthonormal),
+    };
+    enum { N_TIERS = sizeof tiers / sizeof tiers[0], N_EACH = sizeof tier_tests / sizeof tier_tests[0] };
+    static char names[N_TIERS * N_EACH][64];
+    struct CMUnitTest each[N_TIERS * N_EACH];
+    atom_kernels_scalar(&scalar);
+    for (int i = 0; i < N_TIERS * N_EACH; i++) {
+        snprintf(names[i], sizeof names[i], "%s of %s", tier_tests[i % N_EACH].name, tiers[i / N_EACH].name);
+        each[i] = (struct CMUnitTest){
+            .name = names[i], .test_func = tier_tests[i % N_EACH].fn, .initial_state = (void *)&tiers[i / N_EACH].mask};
+    }
+    int failed = cmocka_run_group_tests_name("scalar kernels", plain, NULL, NULL);
+    return failed + cmocka_run_group_tests_name("kernels of each tier", each, NULL, NULL);
+}
