@@ -32,7 +32,7 @@ static float number(int style)
     switch (style) {
     case ORDINARY: return 3.0f * x;
     case WIDE: return ldexpf(x, between(-40, 40));
-    case TINY: return x * 0x1p-110f;
+    case TINY: return x * ldexpf(1.0f, -between(90, 110)); /* about where a scale becomes 1 */
     case HUGE_ONES: return x * FLT_MAX;
     case ZEROS: return x < 0 ? -0.0f : 0.0f;
     case DENORMALS: return x * 0x1p-130f;
@@ -201,6 +201,8 @@ static void check_softmax(const struct atom_kernels *k)
     float *a = floats(up), *b = floats(up), max[2], sum[2];
     for (int i = 0; i < up; i++)
         a[i] = unit() * ldexpf(1.0f, between(-2, 9));
+    for (int i = 0; bad == 9 && i < n; i++) /* where exp ends */
+        a[i] = i == n / 2 ? 0.0f : i % 2 ? -87.0f : nextafterf(-87.0f, -100.0f);
     if (bad < 3)
         a[between(0, n - 1)] = bad == 0 ? NAN : bad == 1 ? INFINITY : -INFINITY;
     memcpy(b, a, (size_t)up * sizeof *a);
@@ -733,6 +735,26 @@ static void norm_is_the_formula(void **state)
     }
 }
 
+static void gemm_is_a_chain(void **state)
+{
+    (void)state;
+    seed = 16;
+    for (int round = 0; round < 100; round++, drop_all()) {
+        int m = between(1, 5), n = between(1, 140);
+        float *a = random_floats(m * n, ORDINARY), *b = random_floats(n * 32, ORDINARY), *c = random_floats(m * 32, ORDINARY);
+        float *y = floats(m * 32);
+        memcpy(y, c, (size_t)(m * 32) * sizeof *c);
+        scalar.gemm(a, n, m, b, n, y, 32);
+        for (int t = 0; t < m; t++)
+            for (int r = 0; r < 32; r++) {
+                float want = c[t * 32 + r];
+                for (int i = 0; i < n; i++)
+                    want = fmaf(a[t * n + i], b[i * 32 + r], want);
+                assert_true(y[t * 32 + r] == want);
+            }
+    }
+}
+
 static void rope_turns_pairs(void **state)
 {
     (void)state;
@@ -876,7 +898,7 @@ int main(void)
         cmocka_unit_test(exp_is_close),                cmocka_unit_test(silu_is_close),
         cmocka_unit_test(norm_is_the_formula),         cmocka_unit_test(rope_turns_pairs),
         cmocka_unit_test(merge_is_close),              cmocka_unit_test(hadamard_sizes),
-        cmocka_unit_test(hadamard_is_orthonormal),
+        cmocka_unit_test(hadamard_is_orthonormal),     cmocka_unit_test(gemm_is_a_chain),
     };
     enum { N_TIERS = sizeof tiers / sizeof tiers[0], N_EACH = sizeof tier_tests / sizeof tier_tests[0] };
     static char names[N_TIERS * N_EACH][64];

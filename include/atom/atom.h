@@ -140,6 +140,8 @@ struct atom_scheme {
     unsigned rotate; /* ATOM_ROTATE_* */
     int lm_head_bits; /* 16 or 8 */
     bool gptq;
+    float smooth;     /* strength of the migration of channel sizes inside a group into the weights; 0: none */
+    float asymmetric; /* share of the error so far that a linear's weights make up for before GPTQ; 0: none */
 };
 
 /* "paper" or "default"; outliers is then capped by the caller at a quarter of each site's channels. */

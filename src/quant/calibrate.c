@@ -235,20 +235,19 @@ static void add_sums(struct atom_calib *c, enum atom_site_id site, struct atom_w
     add_product(diff, c->acts, n, k, false, s->cross[site]);
 }
 
-/* The step ends at the last site that is asked for. */
+/* The step ends at the last site. */
 static bool at_quantized_site(void *user, enum atom_site_id site, struct atom_work *w)
 {
     struct atom_calib *c = user;
-    if (c->sums->sites & 1u << site)
-        add_sums(c, site, w);
-    return c->sums->sites >> site > 1;
+    add_sums(c, site, w);
+    return site != ATOM_DOWN_IN;
 }
 
-static enum atom_status room_for_exact(struct atom_calib *c, const struct atom_calib_sums *sums, struct atom_error *err)
+static enum atom_status room_for_exact(struct atom_calib *c, struct atom_error *err)
 {
     for (int i = 0; i < ATOM_N_SITES; i++) {
         size_t k = (size_t)atom_site_channels(c->set.cfg, (enum atom_site_id)i);
-        if (!(sums->sites & 1u << i) || c->exact_acts[i])
+        if (c->exact_acts[i])
             continue;
         c->exact_acts[i] = malloc((size_t)c->set.window * k * sizeof(float));
         if (!c->exact_acts[i])
@@ -260,7 +259,7 @@ static enum atom_status room_for_exact(struct atom_calib *c, const struct atom_c
 enum atom_status atom_calib_sums(struct atom_calib *c, int index, const struct atom_layer *layer,
                                  const struct atom_calib_sums *sums, struct atom_error *err)
 {
-    enum atom_status st = sums->exact ? room_for_exact(c, sums, err) : ATOM_OK;
+    enum atom_status st = sums->exact ? room_for_exact(c, err) : ATOM_OK;
     int blas = atom_blas_threads(1);
     c->sums = sums;
     for (int i = 0; i < c->set.windows && !st; i++) {

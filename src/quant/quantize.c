@@ -81,6 +81,25 @@ static void settle_outliers(struct run *r)
         r->scheme.outliers = atom_outliers_quarter(128, narrowest);
 }
 
+/* What is no layer's is only copied, at the very end: what is wrong with it is told at the start. */
+static enum atom_status check_ends(const struct run *r, struct atom_error *err)
+{
+    const struct {
+        const char *name;
+        int64_t d0, d1;
+    } ends[] = {{"model.embed_tokens.weight", r->cfg.vocab, r->cfg.hidden},
+                {"model.norm.weight", r->cfg.hidden, -1},
+                {"lm_head.weight", r->cfg.vocab, r->cfg.hidden}};
+    unsigned floats = 1u << ATOM_F32 | 1u << ATOM_F16 | 1u << ATOM_BF16;
+    enum atom_status st = ATOM_OK;
+    for (int i = 0; i < (r->cfg.tied ? 2 : 3) && !st; i++) {
+        const struct atom_tensor *t;
+        st = atom_tensors_need(r->tensors, ends[i].name, floats, ends[i].d0, ends[i].d1, &t, err);
+        st = st ? st : atom_tensor_finite(t, err);
+    }
+    return st;
+}
+
 static enum atom_status check_options(struct run *r, struct atom_error *err)
 {
     const struct atom_quantize_options *o = r->opt;
@@ -102,6 +121,7 @@ static enum atom_status check_options(struct run *r, struct atom_error *err)
     st = atom_scheme_check(&r->scheme, r->cfg.head_dim, err);
     st = st ? st : atom_tensors_open(o->model, &r->tensors, err);
     st = st ? st : atom_tensors_known(&r->cfg, r->tensors, err);
+    st = st ? st : check_ends(r, err);
     return st ? st : read_windows(r, err);
 }
 
@@ -209,11 +229,8 @@ static enum atom_status finish(struct run *r, struct atom_error *err)
     struct atom_report_line line = {0};
     int n_lines = 0;
     enum atom_status st = ATOM_OK;
-    for (int i = 0; i < 2 && !st; i++) {
-        const struct atom_tensor *t = atom_tensors_find(r->tensors, kept[i]);
-        st = t ? atom_pack_tensor(&pack, t, NULL, err)
-               : atom_fail(err, ATOM_ERR_FORMAT, "%s: tensor '%s' is missing", r->opt->model, kept[i]);
-    }
+    for (int i = 0; i < 2 && !st; i++)
+        st = atom_pack_tensor(&pack, atom_tensors_find(r->tensors, kept[i]), NULL, err);
     st = st ? st : add_head(r, &pack, &line, &n_lines, err);
     st = st ? st : atom_tensors_check(r->tensors, err);
     st = st ? st : atom_partial_finish(r->partial, &r->scheme, pack.at, pack.n, &line, n_lines, err);

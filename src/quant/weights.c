@@ -18,7 +18,7 @@ void atom_weight_options_of(const struct atom_scheme *scheme, int k, struct atom
         .outliers = atom_outliers_of(scheme->outliers, k),
         .rows_per_scale = scheme->rows_per_scale,
         .clip = scheme->weight_clip,
-        .search = scheme->clip_search ? ATOM_CLIP_FEEDBACK : ATOM_CLIP_FIXED,
+        .search = scheme->clip_search ? ATOM_CLIP_DIAG : ATOM_CLIP_FIXED,
     };
 }
 
