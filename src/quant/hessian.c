@@ -144,6 +144,14 @@ enum atom_status atom_hessian_create(const char *site, float *sum, int k, int64_
     return ATOM_OK;
 }
 
+float *atom_hessian_diagonal(const struct atom_hessian *hs)
+{
+    float *d = malloc((size_t)hs->k * sizeof *d);
+    for (int i = 0; d && i < hs->k; i++)
+        d[i] = hs->h[(size_t)i * ((size_t)hs->k + 1)];
+    return d;
+}
+
 void atom_hessian_free(struct atom_hessian *hs)
 {
     if (!hs)
