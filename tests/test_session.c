@@ -6,7 +6,7 @@
 #include "base/thread.h"
 #include "model/model.h"
 
-enum { N_SEQS = 3, LONG = 290, MAX_TOK = 512 };
+enum { N_SEQS = 3, LONG = 265, MAX_TOK = 512, EVERY = 6 }; /* logits are compared after every sixth token */
 static const int lengths[N_SEQS] = {LONG, 37, 16};
 
 static struct atom_error err;
@@ -99,7 +99,7 @@ static int add(struct atom_session *s)
 
 /* ---- the same bits -------------------------------------------------------------------------------------------------- */
 
-/* Logits [lengths[s], vocab] of the test's sequences. */
+/* Logits [lengths[s] / EVERY up, vocab] of the test's sequences. */
 struct logits {
     float *of[N_SEQS];
 };
@@ -107,7 +107,7 @@ struct logits {
 static void make_logits(struct logits *l, const struct atom_model *m)
 {
     for (int s = 0; s < N_SEQS; s++)
-        l->of[s] = room((size_t)lengths[s] * (size_t)atom_model_info(m)->vocab * sizeof(float));
+        l->of[s] = room((size_t)(lengths[s] / EVERY + 1) * (size_t)atom_model_info(m)->vocab * sizeof(float));
 }
 
 static void drop_logits(struct logits *l)
@@ -135,11 +135,14 @@ static void advance(struct atom_session *s, const struct atom_model *m, const in
     for (int i = 0; i < N_SEQS; i++) {
         if (!n[i])
             continue;
+        int first = atom_session_length(s, ids[i]) - n[i], wanted = 0;
         for (int t = 0; t < n[i]; t++)
-            rows[t] = row + t;
+            if ((first + t) % EVERY == 0)
+                rows[wanted++] = row + t;
         row += n[i];
-        size_t at = (size_t)(atom_session_length(s, ids[i]) - n[i]) * (size_t)vocab;
-        assert_ok(atom_session_logits(s, rows, n[i], out->of[i] + at, &err), &err);
+        size_t at = (size_t)((first + EVERY - 1) / EVERY) * (size_t)vocab;
+        if (wanted)
+            assert_ok(atom_session_logits(s, rows, wanted, out->of[i] + at, &err), &err);
     }
 }
 
@@ -147,9 +150,9 @@ static void same_logits(const struct atom_model *m, const struct logits *a, cons
 {
     int vocab = atom_model_info(m)->vocab;
     for (int s = 0; s < N_SEQS; s++)
-        for (int i = 0; i < lengths[s] && i < most; i++)
+        for (int i = 0; i * EVERY < lengths[s] && i * EVERY < most; i++)
             if (memcmp(a->of[s] + (size_t)i * (size_t)vocab, b->of[s] + (size_t)i * (size_t)vocab, (size_t)vocab * sizeof(float)))
-                fail_msg("%s: logits of sequence %d, token %d differ", what, s, i);
+                fail_msg("%s: logits of sequence %d, token %d differ", what, s, i * EVERY);
 }
 
 /* Each sequence alone, its first `most` tokens in one step. */
@@ -166,6 +169,8 @@ static void alone(struct atom_model *m, int most, struct logits *out)
     atom_session_free(s);
 }
 
+enum { FEW = 8 }; /* tokens: the scalar tier is slow, under sanitizers above all */
+
 static void tiers_and_threads(void **state)
 {
     static const char *const names[] = {"scalar", "avx2", "avx512"};
@@ -175,7 +180,7 @@ static void tiers_and_threads(void **state)
         make_logits(&want, models[i]);
         make_logits(&got, models[i]);
         use(NULL, 2);
-        alone(models[i], 18, &want);
+        alone(models[i], FEW, &want);
         for (int tier = 0; tier < 3; tier++) {
             const struct atom_runtime_options opt = {.threads = 1 + tier, .cpu = names[tier]};
             struct atom_error why = {0};
@@ -185,8 +190,8 @@ static void tiers_and_threads(void **state)
             assert_ok(st, &why);
             assert_string_equal(atom_runtime_cpu(), names[tier]);
             assert_int_equal(atom_runtime_threads(), 1 + tier);
-            alone(models[i], 18, &got);
-            same_logits(models[i], &want, &got, 18, names[tier]);
+            alone(models[i], FEW, &got);
+            same_logits(models[i], &want, &got, FEW, names[tier]);
         }
         drop_logits(&want);
         drop_logits(&got);
@@ -245,8 +250,7 @@ static void pages_are_used_again(void **state)
             ids[1] = add(s);
             n[1] = lengths[1];
             advance(s, models[i], ids, n, &got);
-            for (int t = 0; t < lengths[1]; t++)
-                assert_memory_equal(want.of[1] + t * 4096, got.of[1] + t * 4096, 4096 * sizeof(float));
+            assert_memory_equal(want.of[1], got.of[1], (lengths[1] / EVERY + 1) * 4096 * sizeof(float));
             atom_session_remove(s, ids[1]);
             other[k] = add(s);
         }
@@ -313,7 +317,7 @@ static void refusals_change_nothing(void **state)
     memset(&why, 0, sizeof why);
     assert_fails(atom_session_logits(s, rows, 0, logits, &why), &why, ATOM_ERR_INVALID, "logits of 0 rows");
     advance(s, m, ids, rest, &got);
-    assert_memory_equal(want.of[1], got.of[1], 37 * 4096 * sizeof(float));
+    assert_memory_equal(want.of[1], got.of[1], (37 / EVERY + 1) * 4096 * sizeof(float));
     atom_session_remove(s, b); /* and every page can still be had */
     b = add(s);
     struct atom_step_seq fill[2] = {{.sequence = a, .tokens = tokens, .n_tokens = 11}, {.sequence = b, .tokens = tokens, .n_tokens = 32}};
@@ -523,7 +527,7 @@ static void bad_weights_are_refused_by_name(void **state)
     char dir[1024], calib[1024], out[1024];
     (void)state;
     for (int i = 0; i < 3; i++) {
-        char name[16];
+        char name[32];
         struct llama like = small;
         like.attention_bias = like.mlp_bias = true;
         like.dtype = dtypes[i];
