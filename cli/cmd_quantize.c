@@ -12,7 +12,7 @@
 struct request {
     const char *recipe;
     int wbits, abits, kvbits, group, outliers, rows_per_scale, kv_rope, rotate, lm_head;
-    float act_clip, weight_clip, kv_clip;
+    float act_clip, weight_clip, kv_clip, smooth, asymmetric;
     bool search, no_search, no_gptq, gptq, quiet;
 };
 
@@ -40,6 +40,10 @@ static void apply(const struct request *r, struct atom_scheme *s)
         s->clip_search = r->search;
     if (r->no_gptq || r->gptq)
         s->gptq = r->gptq;
+    if (r->smooth >= 0)
+        s->smooth = r->smooth;
+    if (r->asymmetric >= 0)
+        s->asymmetric = r->asymmetric;
     if (r->kv_rope >= 0)
         s->kv_rope = r->kv_rope == 0 ? ATOM_KV_PRE : ATOM_KV_POST;
     if (r->rotate >= 0)
@@ -77,7 +81,7 @@ int cmd_quantize(int argc, char **argv)
 {
     struct atom_quantize_options o = {.samples = 64, .window = 1024};
     struct request r = {.recipe = "default", .wbits = -1, .abits = -1, .kvbits = -1, .group = -1, .outliers = -1,
-                        .rows_per_scale = -1, .kv_rope = -1, .rotate = -1, .lm_head = -1};
+                        .rows_per_scale = -1, .kv_rope = -1, .rotate = -1, .lm_head = -1, .smooth = -1, .asymmetric = -1};
     const struct cli_option options[] = {
         {"output", 'o', CLI_TEXT, "OUT", &o.out, 0, 0, "directory to make", NULL},
         {"calib", 0, CLI_TEXT, "FILE", &o.calib, 0, 0, "calibration text", NULL},
@@ -100,6 +104,10 @@ int cmd_quantize(int argc, char **argv)
         {"kv-clip", 0, CLI_FLOAT, "R", &r.kv_clip, 0.01, 1, "the same of keys and values", NULL},
         {"gptq", 0, CLI_FLAG, NULL, &r.gptq, 0, 0, "compensate each column's rounding in the next ones", NULL},
         {"no-gptq", 0, CLI_FLAG, NULL, &r.no_gptq, 0, 0, "round to nearest", NULL},
+        {"smooth", 0, CLI_FLOAT, "S", &r.smooth, 0, 1, "even out channel sizes inside a group, this strongly; 0: not",
+         NULL},
+        {"asymmetric", 0, CLI_FLOAT, "A", &r.asymmetric, 0, 1,
+         "share of the error so far that the next weights make up for (with GPTQ)", NULL},
         {"kv-rope", 0, CLI_WORD, "pre|post", &r.kv_rope, 0, 0, "keys are cached before or after RoPE", NULL},
         {"rotate", 0, CLI_WORD, "none|qk|v|qkv", &r.rotate, 0, 0, "Hadamard rotation of heads before the cache", NULL},
         {"lm-head-bits", 0, CLI_INT, "B", &r.lm_head, 8, 16, "bits of the head: 16 as it was, or 8", NULL},

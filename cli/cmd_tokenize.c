@@ -1,46 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* atom tokenize: JSON lines {"text": ...} in, {"ids": [...], "decoded": ...} out. */
 #include "commands.h"
-
-#include "atom/atom.h"
+#include "files.h"
+#include "options.h"
+#include "progress.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum { EXIT_USAGE = 2 };
-
-static const char usage[] = "usage: atom tokenize [--bos] [--bench FILE] MODEL\n"
-                            "\n"
-                            "Reads JSON lines {\"text\": ...} from standard input and prints for each a line\n"
-                            "{\"ids\": [...], \"decoded\": ...}. MODEL is a directory that holds a tokenizer.json,\n"
-                            "or such a file. Spellings of added tokens in a text become those tokens; decoded\n"
-                            "text keeps special tokens.\n"
-                            "\n"
-                            "  --bos         also put in front of a text what the model's tokenizer does\n"
-                            "  --bench FILE  instead: encode and decode FILE as one text, and print how fast\n"
-                            "  --help        print this\n";
-
-struct options {
-    const char *model, *bench;
-    unsigned flags;
+struct request {
+    const char *bench;
+    bool bos;
 };
 
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
+static unsigned flags_of(const struct request *r) { return r->bos ? ATOM_ENCODE_POST : 0; }
 
-static int fail(const char *what)
+static enum atom_status fail(struct atom_error *err, enum atom_status code, const char *what)
 {
-    fprintf(stderr, "atom tokenize: %s\n", what);
-    return EXIT_FAILURE;
+    err->code = code;
+    snprintf(err->message, sizeof err->message, "%s", what);
+    return code;
 }
 
 static json_t *line_of(const struct atom_ids *ids, const char *decoded, size_t n_decoded)
@@ -55,164 +37,135 @@ static json_t *line_of(const struct atom_ids *ids, const char *decoded, size_t n
     return NULL;
 }
 
-static int print_tokens(const struct atom_tokenizer *tok, const json_t *text, unsigned flags, struct atom_error *err)
+static enum atom_status print_tokens(const struct atom_tokenizer *tok, const json_t *text, unsigned flags,
+                                     struct atom_error *err)
 {
     struct atom_ids ids = {0};
     char *decoded = NULL;
     size_t n_decoded = 0;
     json_t *line = NULL;
-    int rc = EXIT_FAILURE;
-    if (!atom_tokenizer_encode(tok, json_string_value(text), json_string_length(text), flags, &ids, err) &&
-        !atom_tokenizer_decode(tok, ids.ids, ids.n, 0, &decoded, &n_decoded, err)) {
+    enum atom_status st =
+        atom_tokenizer_encode(tok, json_string_value(text), json_string_length(text), flags, &ids, err);
+    st = st ? st : atom_tokenizer_decode(tok, ids.ids, ids.n, 0, &decoded, &n_decoded, err);
+    if (!st) {
         line = line_of(&ids, decoded, n_decoded);
-        if (line && json_dumpf(line, stdout, JSON_COMPACT | JSON_ENSURE_ASCII) == 0 && putchar('\n') != EOF)
-            rc = EXIT_SUCCESS;
-        else
-            snprintf(err->message, sizeof err->message, "cannot write to standard output: %s", strerror(errno));
+        if (!line)
+            st = fail(err, ATOM_ERR_NOMEM, "out of memory");
+        else if (json_dumpf(line, stdout, JSON_COMPACT | JSON_ENSURE_ASCII) || putchar('\n') == EOF)
+            st = fail(err, ATOM_ERR_IO, strerror(errno));
     }
     json_decref(line);
     free(decoded);
     atom_ids_free(&ids);
-    return rc;
+    return st;
 }
 
-static int answer_line(const struct atom_tokenizer *tok, const char *line, size_t n, size_t number, unsigned flags)
+static enum atom_status answer_line(const struct atom_tokenizer *tok, const char *line, size_t n, unsigned flags,
+                                    struct atom_error *err)
 {
-    struct atom_error err = {0};
     json_error_t why;
-    int rc = EXIT_FAILURE;
     json_t *value = json_loadb(line, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
     const json_t *text = json_object_get(value, "text");
-    if (!value)
-        fprintf(stderr, "atom tokenize: line %zu is not JSON: %s\n", number, why.text);
-    else if (!json_is_string(text))
-        fprintf(stderr, "atom tokenize: line %zu is not an object with a string \"text\"\n", number);
-    else if ((rc = print_tokens(tok, text, flags, &err)))
-        fprintf(stderr, "atom tokenize: line %zu: %s\n", number, err.message);
+    enum atom_status st;
+    if (value && json_is_string(text))
+        st = print_tokens(tok, text, flags, err);
+    else
+        st = fail(err, ATOM_ERR_FORMAT, value ? "this is no object with a string \"text\"" : why.text);
     json_decref(value);
-    return rc;
+    return st;
 }
 
-static int answer_lines(const struct atom_tokenizer *tok, unsigned flags)
+static enum atom_status answer_lines(const struct atom_tokenizer *tok, unsigned flags, struct atom_error *err)
 {
+    struct atom_error why = {0};
     char *line = NULL;
     size_t cap = 0, number = 0;
     ssize_t n;
-    int rc = EXIT_SUCCESS;
-    while (rc == EXIT_SUCCESS && (n = getline(&line, &cap, stdin)) >= 0) {
+    enum atom_status st = ATOM_OK;
+    while (!st && (n = getline(&line, &cap, stdin)) >= 0) {
         number++;
         if (line[strspn(line, " \t\r\n")] || strlen(line) < (size_t)n)
-            rc = answer_line(tok, line, (size_t)n, number, flags);
+            st = answer_line(tok, line, (size_t)n, flags, &why);
     }
     free(line);
-    if (rc == EXIT_SUCCESS && ferror(stdin))
-        rc = fail("cannot read standard input");
-    if (fflush(stdout) != 0 && rc == EXIT_SUCCESS)
-        rc = fail("cannot write to standard output");
-    return rc;
+    if (st) {
+        err->code = st;
+        snprintf(err->message, sizeof err->message, "line %zu: %.900s", number, why.message);
+    } else if (ferror(stdin)) {
+        st = fail(err, ATOM_ERR_IO, "standard input cannot be read");
+    }
+    return st;
 }
 
-static char *read_file(const char *path, size_t *n)
+/* One run's seconds to encode and to decode. */
+static enum atom_status time_once(const struct atom_tokenizer *tok, const char *text, size_t n_bytes, unsigned flags,
+                                  double seconds[2], size_t *n_tokens, struct atom_error *err)
 {
-    char *data = NULL;
-    size_t cap = 0;
-    FILE *f = fopen(path, "rb");
-    *n = 0;
-    while (f && !feof(f) && !ferror(f)) {
-        if (*n == cap) {
-            char *bigger = realloc(data, cap = cap ? cap * 2 : 1 << 20);
-            if (!bigger)
-                break;
-            data = bigger;
-        }
-        *n += fread(data + *n, 1, cap - *n, f);
-    }
-    if (!f || ferror(f) || !feof(f)) {
-        fprintf(stderr, "atom tokenize: cannot read %s: %s\n", path, strerror(errno));
-        free(data);
-        data = NULL;
-    }
-    if (f)
-        fclose(f);
-    return data;
+    struct atom_ids ids = {0};
+    char *decoded = NULL;
+    size_t n_decoded;
+    double started = cli_seconds();
+    enum atom_status st = atom_tokenizer_encode(tok, text, n_bytes, flags, &ids, err);
+    seconds[0] = cli_seconds() - started;
+    started = cli_seconds();
+    st = st ? st : atom_tokenizer_decode(tok, ids.ids, ids.n, 0, &decoded, &n_decoded, err);
+    seconds[1] = cli_seconds() - started;
+    *n_tokens = ids.n;
+    free(decoded);
+    atom_ids_free(&ids);
+    return st;
 }
 
-/* The fastest and the median of several runs: one alone can be far off. */
-static int bench(const struct atom_tokenizer *tok, const struct options *opt, double load_s)
+/* The fastest of several runs: one alone can be far off. */
+static enum atom_status bench(const struct atom_tokenizer *tok, const struct request *r, double load_s,
+                              struct atom_error *err)
 {
     enum { RUNS = 7 };
-    struct atom_error err = {0};
-    double best[2] = {1e30, 1e30};
-    size_t n, n_tokens = 0;
-    char *text = read_file(opt->bench, &n);
-    if (!text)
-        return EXIT_FAILURE;
-    for (int run = 0; run < RUNS; run++) {
-        struct atom_ids ids = {0};
-        char *decoded = NULL;
-        size_t n_decoded;
-        double t0 = seconds_now(), t1;
-        if (atom_tokenizer_encode(tok, text, n, opt->flags, &ids, &err))
-            break;
-        t1 = seconds_now();
-        if (!atom_tokenizer_decode(tok, ids.ids, ids.n, 0, &decoded, &n_decoded, &err)) {
-            best[0] = t1 - t0 < best[0] ? t1 - t0 : best[0];
-            best[1] = seconds_now() - t1 < best[1] ? seconds_now() - t1 : best[1];
-        }
-        n_tokens = ids.n;
-        free(decoded);
-        atom_ids_free(&ids);
+    double best[2] = {1e30, 1e30}, once[2];
+    size_t n_bytes, n_tokens = 0;
+    char *text;
+    enum atom_status st = cli_read_file(r->bench, &text, &n_bytes, err);
+    if (st)
+        return st;
+    for (int run = 0; run < RUNS && !st; run++) {
+        st = time_once(tok, text, n_bytes, flags_of(r), once, &n_tokens, err);
+        for (int i = 0; i < 2; i++)
+            best[i] = once[i] < best[i] ? once[i] : best[i];
     }
     free(text);
-    if (err.code)
-        return fail(err.message);
-    printf("load %.3f s, %zu bytes, %zu tokens, encode %.1f MB/s, decode %.1f MB/s (fastest of %d)\n", load_s, n,
-           n_tokens, (double)n / best[0] * 1e-6, (double)n / best[1] * 1e-6, RUNS);
-    return EXIT_SUCCESS;
-}
-
-/* 0: go on; else the exit status plus one. */
-static int parse(int argc, char **argv, struct options *opt)
-{
-    static const struct option known[] = {{"bos", no_argument, NULL, 'b'},
-                                          {"bench", required_argument, NULL, 'B'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
-    int c;
-    optind = 0;
-    while ((c = getopt_long(argc, argv, "h", known, NULL)) != -1) {
-        if (c == 'h') {
-            fputs(usage, stdout);
-            return EXIT_SUCCESS + 1;
-        }
-        if (c == 'b')
-            opt->flags |= ATOM_ENCODE_POST;
-        else if (c == 'B')
-            opt->bench = optarg;
-        else
-            return EXIT_USAGE + 1;
-    }
-    if (argc - optind != 1) {
-        fprintf(stderr, "atom tokenize: one MODEL is needed, not %d (see atom tokenize --help)\n", argc - optind);
-        return EXIT_USAGE + 1;
-    }
-    opt->model = argv[optind];
-    return 0;
+    if (!st)
+        printf("load %.3f s, %zu bytes, %zu tokens, encode %.1f MB/s, decode %.1f MB/s (fastest of %d)\n", load_s,
+               n_bytes, n_tokens, (double)n_bytes / best[0] * 1e-6, (double)n_bytes / best[1] * 1e-6, RUNS);
+    return st;
 }
 
 int cmd_tokenize(int argc, char **argv)
 {
-    struct options opt = {0};
+    struct request r = {0};
     struct atom_tokenizer *tok = NULL;
     struct atom_error err = {0};
-    int done = parse(argc, argv, &opt);
-    if (done)
-        return done - 1;
-    double start = seconds_now();
-    if (atom_tokenizer_open(opt.model, &tok, &err))
-        return fail(err.message);
-    double load_s = seconds_now() - start;
-    int rc = opt.bench ? bench(tok, &opt, load_s) : answer_lines(tok, opt.flags);
+    const struct cli_option options[] = {
+        {"bos", 0, CLI_FLAG, NULL, &r.bos, 0, 0, "put in front of a text what the model's tokenizer does", NULL},
+        {"bench", 0, CLI_TEXT, "FILE", &r.bench, 0, 0, "instead: encode and decode FILE as one text, and say how fast",
+         NULL},
+        {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
+    const struct cli_command cmd = {
+        "tokenize MODEL [options]",
+        "Reads JSON lines {\"text\": ...} from standard input and prints for each a line {\"ids\": [...], \"decoded\": ...}.\n"
+        "MODEL is a directory that holds a tokenizer.json, or such a file. Spellings of added tokens in a text become\n"
+        "those tokens; decoded text keeps special tokens.",
+        options, 1, 1, "example: echo '{\"text\": \"Hello\"}' | atom tokenize models/tiny --bos"};
+    const char **args = calloc((size_t)argc + 1, sizeof *args);
+    int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
+    if (rc == CLI_GO_ON) {
+        double started = cli_seconds();
+        enum atom_status st = atom_tokenizer_open(args[0], &tok, &err);
+        double load_s = cli_seconds() - started;
+        if (!st)
+            st = r.bench ? bench(tok, &r, load_s, &err) : answer_lines(tok, flags_of(&r), &err);
+        rc = cli_finish(st ? cli_fail(&err) : 0);
+    }
     atom_tokenizer_close(tok);
+    free(args);
     return rc;
 }

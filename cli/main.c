@@ -2,9 +2,12 @@
 #include "commands.h"
 #include "options.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
     const char *name;
@@ -61,8 +64,19 @@ static int global_options(int argc, char **argv, struct atom_runtime_options *op
     return i;
 }
 
+/* A standard stream that was closed stays useless, but no file of ours gets its number. A file that grows over the
+ * process's limit is an error to report, like a full disk. */
+static void settle_process(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd)
+            _exit(1);
+    signal(SIGXFSZ, SIG_IGN);
+}
+
 int main(int argc, char **argv)
 {
+    settle_process();
     struct atom_runtime_options opt = {0};
     struct atom_error err = {0};
     bool version = false;

@@ -35,9 +35,10 @@ int cli_fail(const struct atom_error *err)
 
 int cli_finish(int status)
 {
+    errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout))
         return status;
-    fprintf(stderr, "atom: standard output: %s\n", strerror(errno ? errno : EIO));
+    fprintf(stderr, "atom: standard output: %s\n", errno ? strerror(errno) : "some of it could not be written");
     return status ? status : 1;
 }
 
@@ -89,6 +90,14 @@ static bool read_number(const char *value, double *out)
     return !errno && end != value && !*end && isfinite(*out);
 }
 
+static bool add_text(struct cli_texts *texts, const char *value)
+{
+    if (texts->n == CLI_MAX_TEXTS)
+        return false;
+    texts->at[texts->n++] = value;
+    return true;
+}
+
 static int set_value(const struct cli_command *cmd, const struct cli_option *o, const char *value)
 {
     double v;
@@ -96,6 +105,9 @@ static int set_value(const struct cli_command *cmd, const struct cli_option *o, 
     case CLI_FLAG: *(bool *)o->to = true; return CLI_GO_ON;
     case CLI_UNFLAG: *(bool *)o->to = false; return CLI_GO_ON;
     case CLI_TEXT: *(const char **)o->to = value; return CLI_GO_ON;
+    case CLI_TEXTS:
+        return add_text(o->to, value) ? CLI_GO_ON
+                                      : cli_usage(cmd, "--%s can be given %d times at most", o->name, CLI_MAX_TEXTS);
     case CLI_SIZE:
         return read_size(value, o->to) ? CLI_GO_ON
                                        : cli_usage(cmd, "--%s takes a whole number, not '%s'", o->name, value);

@@ -5,14 +5,21 @@
 
 #include "atom/atom.h"
 
-enum cli_kind { CLI_FLAG, CLI_UNFLAG, CLI_INT, CLI_SIZE, CLI_FLOAT, CLI_TEXT, CLI_WORD };
+enum cli_kind { CLI_FLAG, CLI_UNFLAG, CLI_INT, CLI_SIZE, CLI_FLOAT, CLI_TEXT, CLI_TEXTS, CLI_WORD };
+
+/* Values of an option that may be given again. */
+enum { CLI_MAX_TEXTS = 16 };
+struct cli_texts {
+    const char *at[CLI_MAX_TEXTS];
+    int n;
+};
 
 struct cli_option {
     const char *name; /* long name, without dashes */
     char letter;      /* short name or 0 */
     enum cli_kind kind;
     const char *arg; /* what the value is called in help; for CLI_WORD "pre|post": index of the word goes to int */
-    void *to;        /* bool, int, uint64_t, float or const char * */
+    void *to;        /* bool, int, uint64_t, float, const char * or struct cli_texts */
     double min, max; /* range of CLI_INT and CLI_FLOAT */
     const char *help;
     bool *given; /* set when the option was there; may be NULL */

@@ -61,7 +61,7 @@ bool cli_progress_show(void *user, const struct atom_progress *p)
     struct cli_progress *c = user;
     double now = cli_seconds(), share = p->total > 0 ? p->done / p->total : 0;
     char left[32];
-    if (!c->started)
+    if (c->started <= 0)
         c->started = c->last = now;
     if (c->quiet)
         return !cli_interrupted();

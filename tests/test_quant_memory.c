@@ -10,7 +10,7 @@
 
 enum { N = 3, K = 6 };
 
-static const struct atom_weight_options options = {4, 2, 2, 2, 1.0f, ATOM_CLIP_FEEDBACK};
+static const struct atom_weight_options options = {4, 2, 2, 2, 1.0f, true};
 static float weights[N * K], sum[K * K];
 
 static enum atom_status rank(const char *dir, struct atom_error *err)

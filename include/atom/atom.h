@@ -140,6 +140,8 @@ struct atom_scheme {
     unsigned rotate; /* ATOM_ROTATE_* */
     int lm_head_bits; /* 16 or 8 */
     bool gptq;
+    float smooth;     /* strength of the migration of channel sizes inside a group into the weights; 0: none */
+    float asymmetric; /* share of the error so far that a linear's weights make up for before GPTQ; 0: none */
 };
 
 /* "paper" or "default"; outliers is then capped by the caller at a quarter of each site's channels. */
@@ -231,6 +233,59 @@ ATOM_API size_t atom_sample_scratch_bytes(int n);
 ATOM_API int32_t atom_sample(const struct atom_sampling *sp, uint64_t counter, const float *logits, int n,
                              void *scratch);
 
+/* Called after every token, with the text that it made certain (whole UTF-8 characters, no NUL after them, often
+ * empty), and between the steps of a long prompt with none. Returning false ends the text here. */
+typedef bool atom_text_fn(void *user, const char *text, size_t n_bytes);
+
+struct atom_generate_options {
+    int max_tokens;  /* 0: as many as the model has positions */
+    int step_tokens; /* prompt tokens in one forward pass; 0: 512 */
+    struct atom_sampling sampling;
+    const char *const *stop; /* text ends before the first of these; UTF-8, not empty; NULL when n_stop is 0 */
+    int n_stop;
+    bool ignore_eos; /* go on after the model's end-of-text ids */
+    atom_text_fn *on_text; /* may be NULL */
+    void *user;
+};
+
+enum atom_finish {
+    ATOM_FINISH_STOP,     /* an end-of-text id, or a stop string */
+    ATOM_FINISH_LENGTH,   /* max_tokens, or the model's last position */
+    ATOM_FINISH_CANCELLED /* on_text returned false */
+};
+
+struct atom_generate_result {
+    struct atom_ids ids; /* drawn after the prompt, the end-of-text id included */
+    char *text;          /* what they add to the prompt's text: no special tokens, nothing from a stop string on */
+    size_t n_text_bytes; /* the NUL after them is not counted */
+    enum atom_finish finish;
+    int prompt_tokens;
+    double prefill_seconds, decode_seconds; /* the first token falls into prefill */
+};
+
+/* "stop", "length" or "cancelled". */
+ATOM_API const char *atom_finish_name(enum atom_finish finish);
+
+/* Continues a prompt of n >= 1 ids. The caller frees *out with atom_generate_result_fini. */
+ATOM_API enum atom_status atom_generate(struct atom_model *model, const int32_t *ids, size_t n,
+                                        const struct atom_generate_options *opt, struct atom_generate_result *out,
+                                        struct atom_error *err);
+ATOM_API void atom_generate_result_fini(struct atom_generate_result *r);
+
+struct atom_windows_options {
+    int samples, window; /* sequences, and ids of each */
+    int batch;           /* sequences in one forward pass; 0: 32. Changes nothing but the time. */
+    struct atom_sampling sampling;
+    atom_progress_fn *progress;
+    void *user;
+};
+
+/* Lets the model write: `samples` windows of exactly `window` ids, each from BOS on; after an end-of-text id comes BOS
+ * and another text. ids [samples, window] is the caller's. A window depends on the seed and its own number alone (in a
+ * float model as far as its logits do). */
+ATOM_API enum atom_status atom_sample_windows(struct atom_model *model, const struct atom_windows_options *opt,
+                                              int32_t *ids, struct atom_error *err);
+
 /* ---- evaluate ---------------------------------------------------------------------------------------------------- */
 
 struct atom_ppl_options {
@@ -254,8 +309,14 @@ ATOM_API enum atom_status atom_eval_ppl(struct atom_model *model, const char *te
 
 /* ---- inspect ----------------------------------------------------------------------------------------------------- */
 
-/* A JSON object that says what a checkpoint holds: config, scheme, bytes by kind, bits per weight, tensors, and for
- * each quantized linear the error it ended with. malloc'd; the caller frees it. */
+/* A JSON object that says what a checkpoint holds, without loading it. malloc'd; the caller frees it.
+ *
+ *     dir, quantized, config {hidden, intermediate, layers, heads ...}, scheme {as in quantization_config}
+ *     bytes {linears, linears_bf16 (2 a weight), embeddings, head, norms, orders, other, total}
+ *     bits_per_weight          of the linears, scales and outliers included
+ *     kv_bytes_per_token       keys and values of all layers; kv_bytes_per_token_f16: the same in half precision
+ *     n_tensors, tensors [{name, dtype, shape, bytes, kind, file}]
+ *     linears [{name, shape, bits_per_weight, error, bytes}]; error: relative, on the calibration text, or null */
 ATOM_API enum atom_status atom_inspect(const char *dir, char **json, struct atom_error *err);
 
 #ifdef __cplusplus

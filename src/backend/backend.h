@@ -11,6 +11,8 @@
 
 #include "kernels/kernels.h"
 
+enum { ATOM_MAX_QUERY_HEADS = 64 /* for one KV head */, ATOM_MAX_HEAD_DIM = 1024 };
+
 enum atom_site_id { ATOM_ATTN_IN, ATOM_O_IN, ATOM_MLP_IN, ATOM_DOWN_IN, ATOM_N_SITES };
 
 /* A place where activations are quantized. */

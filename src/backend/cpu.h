@@ -8,7 +8,7 @@
 enum {
     ATOM_TOK_CHUNK = 96,   /* tokens a linear's task takes: a multiple of the tile */
     ATOM_SPLIT = 256,      /* positions attention softmaxes at once; fixed, so that results are */
-    ATOM_QUERY_ROWS = 64,  /* query rows of an attention task */
+    ATOM_QUERY_ROWS = ATOM_MAX_QUERY_HEADS, /* query rows of an attention task */
 };
 
 extern struct atom_kernels atom_kern;

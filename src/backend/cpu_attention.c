@@ -124,7 +124,7 @@ static bool store_float(const struct atom_kv_shape *s, uint8_t *half, bool keys,
 /* One head vector into slot p of a page half. */
 static bool store_vector(const struct atom_kv_shape *s, uint8_t *half, bool keys, int p, const float *x)
 {
-    uint8_t q[ATOM_HADAMARD_MAX], zero;
+    uint8_t q[ATOM_MAX_HEAD_DIM], zero;
     uint16_t scale;
     if (s->kind == ATOM_KV_F32 || s->kind == ATOM_KV_F16)
         return store_float(s, half, keys, p, x);
@@ -162,7 +162,7 @@ static void store_token(void *ctx, int t, int worker)
     const struct atom_kv_config *cfg = &kv->cfg;
     const struct atom_batch_seq *seq = seq_of(task->batch, t);
     int hd = cfg->head_dim, half = hd / 2, pos = seq->pos0 + t - seq->first_tok, slot = pos % ATOM_PAGE;
-    float cos[ATOM_HADAMARD_MAX / 2], sin[ATOM_HADAMARD_MAX / 2];
+    float cos[ATOM_MAX_HEAD_DIM / 2], sin[ATOM_MAX_HEAD_DIM / 2];
     (void)worker;
     for (int d = 0; d < half; d++) {
         size_t at = ((size_t)(pos / ATOM_PAGE) * (size_t)half + (size_t)d) * ATOM_PAGE + (size_t)slot;

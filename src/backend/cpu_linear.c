@@ -235,6 +235,23 @@ static void float_tile(const struct linear_task *task, const struct atom_scratch
     }
 }
 
+/* y = x + bias, or y += x + bias */
+static void put_rows(const float *restrict x, const float *restrict bias, int rows, bool add, float *restrict y)
+{
+    if (rows == ATOM_PANEL && !bias) {
+        if (add)
+            for (int r = 0; r < ATOM_PANEL; r++)
+                y[r] += x[r];
+        else
+            memcpy(y, x, ATOM_PANEL * sizeof *y);
+        return;
+    }
+    for (int r = 0; r < rows; r++) {
+        float v = bias ? x[r] + bias[r] : x[r];
+        y[r] = add ? y[r] + v : v;
+    }
+}
+
 static void run_tile(void *ctx, int i, int worker)
 {
     const struct linear_task *task = ctx;
@@ -249,14 +266,9 @@ static void run_tile(void *ctx, int i, int worker)
     }
     int first = panel * ATOM_PANEL, rows = task->p->n - first < ATOM_PANEL ? task->p->n - first : ATOM_PANEL;
     const float *bias = task->p->bias ? task->p->bias + first : NULL;
-    for (int t = 0; t < n; t++) {
-        float *y = task->y + (size_t)(tok0 + t) * task->ld + (size_t)first;
-        const float *from = s->tile + t * ATOM_PANEL;
-        for (int r = 0; r < rows; r++) {
-            float v = bias ? from[r] + bias[r] : from[r];
-            y[r] = task->add ? y[r] + v : v;
-        }
-    }
+    for (int t = 0; t < n; t++)
+        put_rows(s->tile + t * ATOM_PANEL, bias, rows, task->add,
+                 task->y + (size_t)(tok0 + t) * task->ld + (size_t)first);
 }
 
 void atom_cpu_linear_into(struct atom_work *w, const struct atom_linear *lin, float *y, size_t ld, bool add)

@@ -74,6 +74,9 @@ enum atom_status atom_eval_ppl(struct atom_model *model, const char *text, size_
     struct scorer sc = {.vocab = info->vocab};
     double nll = 0;
     o.window = o.window ? o.window : 1024;
+    if (o.window > info->max_position)
+        return atom_fail(err, ATOM_ERR_INVALID, "windows of %d tokens: the model takes %d positions at most", o.window,
+                         info->max_position);
     enum atom_status st =
         atom_windows_of_text(atom_model_tokenizer(model), info->bos, text, n_bytes, o.window, &w, err);
     if (st)

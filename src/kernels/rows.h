@@ -232,25 +232,30 @@ static void kv_keys(const struct atom_kv_shape *kv, const uint8_t *page, const s
     }
 }
 
-/* Sixteen values of one position from channel d on, d a multiple of 16; NIBBLE: of the low or the high half. */
+/* Sixteen stored values from `at` on as floats; NIBBLE: of the low or the high half. */
+VEC_FN vec stored_values(enum atom_kv_kind kind, const void *at, bool high, vec s, vec minus_sz)
+{
+    if (kind == ATOM_KV_F32)
+        return v_load(at);
+    if (kind == ATOM_KV_F16)
+        return v_f16(at);
+    ivec q = i_u8(at);
+    if (kind == ATOM_KV_NIBBLE)
+        q = high ? i_shr(q, 4) : i_and(q, i_set(15));
+    return v_fma(v_int(q), s, minus_sz);
+}
+
+/* Values of position p from stored element d on; past the row's end they are of no meaning. */
 VEC_FN vec value_at(const struct atom_kv_shape *kv, const uint8_t *page, int p, int d, bool high, vec s, vec minus_sz)
 {
     int row = kv->kind == ATOM_KV_NIBBLE ? kv->head_dim / 2 : kv->head_dim, left = row - d;
-    size_t at = (size_t)p * (size_t)row + (size_t)d;
-    if (kv->kind == ATOM_KV_F32)
-        return load_some((const float *)(const void *)page + at, left < 16 ? left : 16);
-    uint8_t bytes[32] = {0};
-    size_t size = kv->kind == ATOM_KV_F16 ? 2 : 1;
-    memcpy(bytes, page + at * size, (size_t)(left < 16 ? left : 16) * size);
-    if (kv->kind == ATOM_KV_F16) {
-        uint16_t f16[16];
-        memcpy(f16, bytes, sizeof f16);
-        return v_f16(f16);
-    }
-    ivec q = i_u8(bytes);
-    if (kv->kind == ATOM_KV_NIBBLE)
-        q = high ? i_shr(q, 4) : i_and(q, i_set(15));
-    return v_fma(v_int(q), s, minus_sz);
+    size_t size = kv->kind == ATOM_KV_F32 ? 4 : kv->kind == ATOM_KV_F16 ? 2 : 1;
+    const uint8_t *at = page + ((size_t)p * (size_t)row + (size_t)d) * size;
+    if (left >= 16)
+        return stored_values(kv->kind, at, high, s, minus_sz);
+    uint8_t tail[64] = {0};
+    memcpy(tail, at, (size_t)left * size);
+    return stored_values(kv->kind, tail, high, s, minus_sz);
 }
 
 static void kv_values(const struct atom_kv_shape *kv, const uint8_t *page, int n_pos, size_t panel_stride, float *out)

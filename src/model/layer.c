@@ -54,32 +54,34 @@ enum atom_status atom_scheme_layout(const struct atom_scheme *scheme, int k, str
     return atom_layout_init(out, k, floats ? 0 : scheme->group, outliers, err);
 }
 
+static bool go_on(const struct atom_step *step, enum atom_site_id site)
+{
+    return !step->at_site || step->at_site(step->user, site, step->work);
+}
+
 void atom_layer_step(const struct atom_layer *layer, int index, int kv_layer, const struct atom_step *step)
 {
     const struct atom_backend *b = layer->backend;
     struct atom_work *w = step->work;
     const struct atom_site *site = layer->sites;
     struct atom_linear *const *lin = layer->linears;
-#define AT(id)                                                                                                         \
-    do                                                                                                                 \
-        if (step->at_site)                                                                                             \
-            step->at_site(step->user, id, w);                                                                          \
-    while (0)
     b->norm(w, layer->norms[0], step->rms_eps, &site[ATOM_ATTN_IN], where_code(index, AT_ATTN_IN));
-    AT(ATOM_ATTN_IN);
+    if (!go_on(step, ATOM_ATTN_IN))
+        return;
     b->linear(w, lin[ATOM_LIN_QKV], ATOM_BUF_QKV, false);
     b->store(w, step->kv, kv_layer, step->batch, where_code(index, AT_KV));
     b->attend(w, step->kv, kv_layer, step->batch);
     b->gather(w, &site[ATOM_O_IN], where_code(index, AT_O_IN));
-    AT(ATOM_O_IN);
+    if (!go_on(step, ATOM_O_IN))
+        return;
     b->linear(w, lin[ATOM_LIN_O], ATOM_BUF_X, true);
     b->norm(w, layer->norms[1], step->rms_eps, &site[ATOM_MLP_IN], where_code(index, AT_MLP_IN));
-    AT(ATOM_MLP_IN);
+    if (!go_on(step, ATOM_MLP_IN))
+        return;
     b->linear(w, lin[ATOM_LIN_GATE_UP], ATOM_BUF_GATE_UP, false);
     b->silu(w, &site[ATOM_DOWN_IN], where_code(index, AT_DOWN_IN));
-    AT(ATOM_DOWN_IN);
-    b->linear(w, lin[ATOM_LIN_DOWN], ATOM_BUF_X, true);
-#undef AT
+    if (go_on(step, ATOM_DOWN_IN))
+        b->linear(w, lin[ATOM_LIN_DOWN], ATOM_BUF_X, true);
 }
 
 void atom_layer_check(const struct atom_layer *layer, int index, struct atom_work *w)

@@ -49,8 +49,8 @@ enum atom_status atom_layer_load(const struct atom_backend *b, const struct atom
                                  struct atom_layer *out, struct atom_error *err);
 void atom_layer_fini(struct atom_layer *layer);
 
-/* Called after the acts of each site are in the work's ACTS. */
-typedef void atom_site_fn(void *user, enum atom_site_id site, struct atom_work *w);
+/* Called after the acts of each site are in the work's ACTS. False ends the step there. */
+typedef bool atom_site_fn(void *user, enum atom_site_id site, struct atom_work *w);
 
 struct atom_step {
     struct atom_work *work;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/model.h"
 #include "model/rope.h"
+#include "model/tensor_names.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,10 @@ enum atom_status atom_model_kv(const struct atom_config *cfg, const struct atom_
                                const struct atom_backend *b, int layers, int n_pages, int max_position,
                                struct atom_kv **out, struct atom_error *err)
 {
+    if (cfg->heads / cfg->kv_heads > ATOM_MAX_QUERY_HEADS || cfg->head_dim > ATOM_MAX_HEAD_DIM)
+        return atom_fail(err, ATOM_ERR_UNSUPPORTED,
+                         "heads of %d channels, %d query heads for one KV head: at most %d and %d are done",
+                         cfg->head_dim, cfg->heads / cfg->kv_heads, ATOM_MAX_HEAD_DIM, ATOM_MAX_QUERY_HEADS);
     double *inv_freq = malloc((size_t)(cfg->head_dim / 2) * sizeof *inv_freq);
     if (!inv_freq)
         return atom_fail_nomem(err, (size_t)(cfg->head_dim / 2) * sizeof *inv_freq);
@@ -165,12 +170,15 @@ static void fill_info(struct atom_model *m)
 
 enum atom_status atom_model_open(const char *dir, struct atom_model **out, struct atom_error *err)
 {
+    if (!atom_cpu_name())
+        return atom_fail(err, ATOM_ERR_INVALID, "atom_runtime_init has not been called");
     struct atom_model *m = calloc(1, sizeof *m);
     if (!m)
         return atom_fail_nomem(err, sizeof *m);
     m->backend = &atom_backend_cpu;
     enum atom_status st = atom_config_load(dir, &m->cfg, err);
     st = st ? st : atom_tensors_open(dir, &m->tensors, err);
+    st = st ? st : atom_tensors_known(&m->cfg, m->tensors, err);
     st = st ? st : atom_tokenizer_open(dir, &m->tokenizer, err);
     st = st ? st : load_ends(m, err);
     st = st ? st : load_layers(m, err);

@@ -218,6 +218,29 @@ void atom_tensors_close(struct atom_tensors *t)
     free(t);
 }
 
+enum atom_status atom_tensors_wrap(const struct atom_tensor *list, size_t n, struct atom_tensors **out,
+                                   struct atom_error *err)
+{
+    struct atom_tensors *t = calloc(1, sizeof *t);
+    if (!t || !(t->list.at = calloc(n ? n : 1, sizeof *t->list.at))) {
+        free(t);
+        return atom_fail_nomem(err, n * sizeof *list);
+    }
+    t->list.capacity = n;
+    for (; t->list.n < n; t->list.n++) {
+        t->list.at[t->list.n] = list[t->list.n];
+        t->list.at[t->list.n].name = strdup(list[t->list.n].name);
+        if (!t->list.at[t->list.n].name) {
+            size_t n_bytes = strlen(list[t->list.n].name);
+            atom_tensors_close(t);
+            return atom_fail_nomem(err, n_bytes);
+        }
+    }
+    qsort(t->list.at, n, sizeof *t->list.at, by_name);
+    *out = t;
+    return ATOM_OK;
+}
+
 /* ---- use --------------------------------------------------------------------------------------------------------- */
 
 size_t atom_tensors_count(const struct atom_tensors *t) { return t->list.n; }

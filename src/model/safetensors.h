@@ -29,6 +29,9 @@ struct atom_tensors;
  * shards. */
 enum atom_status atom_tensors_open(const char *dir, struct atom_tensors **out, struct atom_error *err);
 void atom_tensors_close(struct atom_tensors *t);
+/* A view of tensors in memory, whose data must stay; the list is copied and may be in any order. */
+enum atom_status atom_tensors_wrap(const struct atom_tensor *list, size_t n, struct atom_tensors **out,
+                                   struct atom_error *err);
 size_t atom_tensors_count(const struct atom_tensors *t);
 const struct atom_tensor *atom_tensors_at(const struct atom_tensors *t, size_t i); /* sorted by name */
 const struct atom_tensor *atom_tensors_find(const struct atom_tensors *t, const char *name); /* NULL: not there */

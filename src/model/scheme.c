@@ -49,6 +49,8 @@ static const struct {
       .weight_clip = 1,
       .kv_clip = 1,
       .clip_search = true,
+      .smooth = 0.5f,
+      .asymmetric = 0.5f,
       .kv_rope = ATOM_KV_POST,
       .rotate = ATOM_ROTATE_QK | ATOM_ROTATE_V,
       .lm_head_bits = 16,
@@ -96,6 +98,13 @@ static enum atom_status check_clip(const char *what, float clip, struct atom_err
     return atom_fail(err, ATOM_ERR_INVALID, "%s may be 0.01 to 1, not %g", what, (double)clip);
 }
 
+static enum atom_status check_share(const char *what, float share, struct atom_error *err)
+{
+    if (share >= 0 && share <= 1)
+        return ATOM_OK;
+    return atom_fail(err, ATOM_ERR_INVALID, "%s may be 0 to 1, not %g", what, (double)share);
+}
+
 static bool has_hadamard(int size)
 {
     int odd = size;
@@ -140,6 +149,10 @@ enum atom_status atom_scheme_check(const struct atom_scheme *s, int head_dim, st
         status = check_clip("weight_clip", s->weight_clip, err);
     if (!status)
         status = check_clip("kv_clip", s->kv_clip, err);
+    if (!status)
+        status = check_share("smooth", s->smooth, err);
+    if (!status)
+        status = check_share("asymmetric", s->asymmetric, err);
     return status ? status : check_rotation(s, head_dim, err);
 }
 
@@ -200,6 +213,8 @@ static const struct atom_field fields[] = {
     {"rotate", read_rotate, 0, 0, 0, true},
     {"lm_head_bits", atom_field_int, IN_SCHEME(lm_head_bits), 8, 16, true},
     {"gptq", atom_field_bool, IN_SCHEME(gptq), 0, 0, true},
+    {"smooth", atom_field_float, IN_SCHEME(smooth), 0, 1, false},
+    {"asymmetric", atom_field_float, IN_SCHEME(asymmetric), 0, 1, false},
 };
 
 enum atom_status atom_scheme_parse(const json_t *quantization_config, int head_dim, struct atom_scheme *out,
@@ -256,9 +271,10 @@ json_t *atom_scheme_json(const struct atom_scheme *s)
         return NULL;
     }
     return json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b}", "quant_method", "atom",
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b, s:f, s:f}", "quant_method", "atom",
         "version", VERSION, "wbits", s->wbits, "abits", s->abits, "kvbits", s->kvbits, "group", s->group, "outliers",
         s->outliers, "outlier_bits", OUTLIER_BITS, "rows_per_scale", s->rows_per_scale, "act_clip", widen(s->act_clip),
         "weight_clip", widen(s->weight_clip), "kv_clip", widen(s->kv_clip), "clip_search", s->clip_search, "kv_rope",
-        s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate, "lm_head_bits", s->lm_head_bits, "gptq", s->gptq);
+        s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate, "lm_head_bits", s->lm_head_bits, "gptq", s->gptq,
+        "smooth", widen(s->smooth), "asymmetric", widen(s->asymmetric));
 }

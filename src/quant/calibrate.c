@@ -157,15 +157,16 @@ static void add_energy(void *ctx, int block, int worker)
         e->energy[first + i] += sum[i];
 }
 
-static void at_float_site(void *user, enum atom_site_id site, struct atom_work *w)
+static bool at_float_site(void *user, enum atom_site_id site, struct atom_work *w)
 {
     struct atom_calib *c = user;
     int k = atom_site_channels(c->set.cfg, site);
     if (!c->energy[site])
-        return;
+        return true;
     c->set.backend->get_acts(w, c->acts);
     struct energy_task task = {c->acts, c->energy[site], c->set.window, k};
     atom_parallel((k + ENERGY_CHANNELS - 1) / ENERGY_CHANNELS, add_energy, &task);
+    return true;
 }
 
 enum atom_status atom_calib_float(struct atom_calib *c, int index, double *const energy[ATOM_N_SITES],
@@ -189,32 +190,64 @@ enum atom_status atom_calib_float(struct atom_calib *c, int index, double *const
 
 /* ---- quantized pass ---------------------------------------------------------------------------------------------- */
 
-static void at_quantized_site(void *user, enum atom_site_id site, struct atom_work *w)
+/* out [k, k] += a' b for a, b [n, k], in blocks, of which `upper` takes those on and above the diagonal. */
+struct product {
+    const float *a, *b;
+    float *out;
+    int n, k, blocks;
+    bool upper;
+};
+
+enum { BLOCK = 256 };
+
+static void add_block(void *ctx, int i, int worker)
 {
-    struct atom_calib *c = user;
+    const struct product *p = ctx;
+    int r = i / p->blocks * BLOCK, c = i % p->blocks * BLOCK, k = p->k;
+    int rows = k - r < BLOCK ? k - r : BLOCK, columns = k - c < BLOCK ? k - c : BLOCK;
+    (void)worker;
+    if (!p->upper || c >= r)
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, rows, columns, p->n, 1.0f, p->a + r, k, p->b + c, k, 1.0f,
+                    p->out + (size_t)r * (size_t)k + (size_t)c, k);
+}
+
+static void add_product(const float *a, const float *b, int n, int k, bool upper, float *out)
+{
+    struct product p = {a, b, out, n, k, (k + BLOCK - 1) / BLOCK, upper};
+    atom_parallel(p.blocks * p.blocks, add_block, &p);
+}
+
+static void add_sums(struct atom_calib *c, enum atom_site_id site, struct atom_work *w)
+{
     const struct atom_calib_sums *s = c->sums;
     int k = atom_site_channels(c->set.cfg, site), n = c->set.window;
-    if (!(s->sites & 1u << site))
-        return;
     if (c->keeping) {
         c->set.backend->get_acts(w, c->exact_acts[site]);
         return;
     }
     c->set.backend->get_acts(w, c->acts);
-    cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, k, n, 1.0f, c->acts, k, 1.0f, s->sum[site], k);
+    add_product(c->acts, c->acts, n, k, true, s->sum[site]);
     if (!s->exact)
         return;
     float *diff = c->exact_acts[site];
     for (size_t i = 0; i < (size_t)n * (size_t)k; i++)
         diff[i] -= c->acts[i];
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, k, k, n, 1.0f, diff, k, c->acts, k, 1.0f, s->cross[site], k);
+    add_product(diff, c->acts, n, k, false, s->cross[site]);
 }
 
-static enum atom_status room_for_exact(struct atom_calib *c, const struct atom_calib_sums *sums, struct atom_error *err)
+/* The step ends at the last site. */
+static bool at_quantized_site(void *user, enum atom_site_id site, struct atom_work *w)
+{
+    struct atom_calib *c = user;
+    add_sums(c, site, w);
+    return site != ATOM_DOWN_IN;
+}
+
+static enum atom_status room_for_exact(struct atom_calib *c, struct atom_error *err)
 {
     for (int i = 0; i < ATOM_N_SITES; i++) {
         size_t k = (size_t)atom_site_channels(c->set.cfg, (enum atom_site_id)i);
-        if (!(sums->sites & 1u << i) || c->exact_acts[i])
+        if (c->exact_acts[i])
             continue;
         c->exact_acts[i] = malloc((size_t)c->set.window * k * sizeof(float));
         if (!c->exact_acts[i])
@@ -226,8 +259,8 @@ static enum atom_status room_for_exact(struct atom_calib *c, const struct atom_c
 enum atom_status atom_calib_sums(struct atom_calib *c, int index, const struct atom_layer *layer,
                                  const struct atom_calib_sums *sums, struct atom_error *err)
 {
-    enum atom_status st = sums->exact ? room_for_exact(c, sums, err) : ATOM_OK;
-    int blas = atom_blas_threads(atom_pool_size());
+    enum atom_status st = sums->exact ? room_for_exact(c, err) : ATOM_OK;
+    int blas = atom_blas_threads(1);
     c->sums = sums;
     for (int i = 0; i < c->set.windows && !st; i++) {
         size_t at = (size_t)i * c->window_floats;

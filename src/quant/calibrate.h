@@ -34,11 +34,10 @@ int64_t atom_calib_tokens(const struct atom_calib *c); /* of all windows */
 enum atom_status atom_calib_float(struct atom_calib *c, int index, double *const energy[ATOM_N_SITES],
                                   struct atom_error *err);
 
-/* Runs the quantized windows through `layer` and adds sum_t x x' of what each site in the mask is fed, read back, to
+/* Runs the quantized windows through `layer` and adds sum_t x x' of what each site is fed, read back, to
  * the upper triangle of sum[site] [k, k]. With `cross`, the float windows run beside them through `exact` and
  * cross[site] gets sum_t (xf - xq) xq'. The windows stay before the layer. */
 struct atom_calib_sums {
-    unsigned sites; /* mask of 1 << site */
     float *sum[ATOM_N_SITES];
     float *cross[ATOM_N_SITES];
     const struct atom_layer *exact; /* the float layer with the same orders; NULL: no cross sums */

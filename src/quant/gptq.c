@@ -83,17 +83,6 @@ static void quantize_tile(void *ctx, int i, int worker)
     atom_tile_store(t);
 }
 
-/* What DIAG and LOSS weigh a column's squared error with; NULL when out of memory. */
-static float *column_weights(const struct atom_hessian *hs, enum atom_clip_search search)
-{
-    float *weight = malloc((size_t)hs->k * sizeof *weight);
-    for (int j = 0; weight && j < hs->k; j++) {
-        size_t at = (size_t)j * ((size_t)hs->k + 1);
-        weight[j] = search == ATOM_CLIP_DIAG ? hs->h[at] : 1.0f / (hs->u[at] * hs->u[at]);
-    }
-    return weight;
-}
-
 enum atom_status atom_gptq_blocked(const char *name, const float *w, int n, int k,
                                    const struct atom_weight_options *opt, const struct atom_hessian *hessian, int block,
                                    struct atom_qlinear **out, struct atom_error *err)
@@ -112,7 +101,7 @@ enum atom_status atom_gptq_blocked(const char *name, const float *w, int n, int 
         goto fail;
     const size_t n_bytes = (size_t)atom_pool_size() * (size_t)block * (size_t)job.tiles->ld * sizeof(float);
     job.errors = malloc(n_bytes);
-    weight = column_weights(hessian, opt->search);
+    weight = atom_hessian_diagonal(hessian);
     if (!job.errors || !weight) {
         st = atom_fail_nomem(err, n_bytes);
         goto fail;
@@ -120,7 +109,6 @@ enum atom_status atom_gptq_blocked(const char *name, const float *w, int n, int 
     for (int i = 0; i < atom_pool_size(); i++) {
         job.tiles[i].gptq = true;
         job.tiles[i].weight = weight;
-        job.tiles[i].u = hessian->u;
     }
     int before = atom_blas_threads(1);
     atom_parallel(atom_tile_count(q), quantize_tile, &job);

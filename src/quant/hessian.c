@@ -133,7 +133,7 @@ enum atom_status atom_hessian_create(const char *site, float *sum, int k, int64_
     hs->u = u;
     struct fill f = {sum, u, k, (float)(2.0 / (double)n_tokens)};
     atom_parallel((k - 1) / EDGE + 1, mirror_rows, &f);
-    int before = atom_blas_threads(atom_pool_size());
+    int before = atom_blas_threads(1); /* the factor is then the same for any number of threads */
     st = factor_damped(site, hs, err);
     atom_blas_threads(before);
     if (st) {
@@ -142,6 +142,14 @@ enum atom_status atom_hessian_create(const char *site, float *sum, int k, int64_
     }
     *out = hs;
     return ATOM_OK;
+}
+
+float *atom_hessian_diagonal(const struct atom_hessian *hs)
+{
+    float *d = malloc((size_t)hs->k * sizeof *d);
+    for (int i = 0; d && i < hs->k; i++)
+        d[i] = hs->h[(size_t)i * ((size_t)hs->k + 1)];
+    return d;
 }
 
 void atom_hessian_free(struct atom_hessian *hs)

@@ -15,11 +15,12 @@ struct atom_hessian {
 };
 
 /* `sum` [k, k] holds sum_t x_t x_t' in its upper triangle (row-major, columns in stored order; what lies below is not
- * read) and becomes H in place; it must outlive the result. Takes k*k floats more. `site` is for messages. Uses BLAS
- * with as many threads as the pool has. */
+ * read) and becomes H in place; it must outlive the result. Takes k*k floats more. `site` is for messages. */
 enum atom_status atom_hessian_create(const char *site, float *sum, int k, int64_t n_tokens, struct atom_hessian **out,
                                      struct atom_error *err);
 void atom_hessian_free(struct atom_hessian *hs);
+/* The diagonal of H [k], malloc'd; NULL when out of memory. */
+float *atom_hessian_diagonal(const struct atom_hessian *hs);
 
 /* Moves w [n, k] in place to where, fed what the quantized network computes (Xq, whose Hessian this is), it best gives
  * what the float network gives (Xf): W += alpha * W D (H + damping)^-1, the minimum of ||W Xf - W' Xq||^2 + damping

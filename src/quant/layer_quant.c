@@ -3,41 +3,33 @@
 
 #include "quant/gptq.h"
 #include "quant/order.h"
+#include "quant/smooth.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { FLOATS = 1 << ATOM_F32 | 1 << ATOM_F16 | 1 << ATOM_BF16, ALL_SITES = (1 << ATOM_N_SITES) - 1 };
+enum { FLOATS = 1 << ATOM_F32 | 1 << ATOM_F16 | 1 << ATOM_BF16 };
 
 struct job {
     const struct atom_layer_quant_setup *set;
     int index;
     struct atom_layer_quant *out;
+    const struct atom_tensors *tensors; /* the model's, or this layer's smoothed ones */
+    struct atom_smoothed *smoothed;
+    double *energy[ATOM_N_SITES];
     int32_t *orders[ATOM_N_SITES];
     struct atom_layer exact; /* float weights and activations in the scheme's orders, for cross sums */
     int first_tensor[ATOM_N_PROJ]; /* of each linear in out->pack */
 };
 
-/* Stages of sites whose sums are taken together. The paper takes all of a layer at once; otherwise each linear sees
- * its input as the linears before it, quantized already, make it. */
-static const unsigned one_stage[] = {ALL_SITES, 0};
-static const unsigned four_stages[] = {1 << ATOM_ATTN_IN, 1 << ATOM_O_IN, 1 << ATOM_MLP_IN, 1 << ATOM_DOWN_IN, 0};
+static bool asymmetric(const struct atom_scheme *s) { return s->gptq && s->wbits < 16 && s->asymmetric > 0; }
 
-static bool refined(const struct atom_scheme *s) { return s->clip_search && s->gptq; }
-static const unsigned *stages_of(const struct atom_scheme *s) { return refined(s) ? four_stages : one_stage; }
+bool atom_layer_quant_keeps_exact(const struct atom_scheme *s) { return asymmetric(s); }
 
-bool atom_layer_quant_keeps_exact(const struct atom_scheme *s) { return refined(s) && s->wbits < 16; }
-
-int atom_layer_quant_passes(const struct atom_scheme *s)
-{
-    int stages = 0;
-    if (s->wbits < 16)
-        while (stages_of(s)[stages])
-            stages++;
-    return 2 + stages;
-}
+/* float, sums, advance */
+int atom_layer_quant_passes(const struct atom_scheme *s) { return s->wbits < 16 ? 3 : 2; }
 
 static double seconds(void)
 {
@@ -51,24 +43,39 @@ static double seconds(void)
 static enum atom_status rank_sites(struct job *j, struct atom_error *err)
 {
     const struct atom_layer_quant_setup *s = j->set;
-    double *energy[ATOM_N_SITES] = {NULL};
     enum atom_status st = ATOM_OK;
     for (int i = 0; i < ATOM_N_SITES && !st; i++) {
         size_t k = (size_t)atom_site_channels(s->cfg, (enum atom_site_id)i);
-        energy[i] = calloc(k, sizeof *energy[i]);
+        j->energy[i] = calloc(k, sizeof *j->energy[i]);
         j->orders[i] = malloc(k * sizeof *j->orders[i]);
-        if (!energy[i] || !j->orders[i])
-            st = atom_fail_nomem(err, k * sizeof *energy[i]);
+        if (!j->energy[i] || !j->orders[i])
+            st = atom_fail_nomem(err, k * sizeof *j->energy[i]);
     }
-    st = st ? st : atom_calib_float(s->calib, j->index, energy, err);
+    st = st ? st : atom_calib_float(s->calib, j->index, j->energy, err);
     for (int i = 0; i < ATOM_N_SITES && !st; i++) {
         int k = atom_site_channels(s->cfg, (enum atom_site_id)i);
         char site[64];
         snprintf(site, sizeof site, "layer %d, %s", j->index, atom_site_names[i]);
-        st = atom_order_rank(site, energy[i], k, atom_outliers_of(s->scheme->outliers, k), j->orders[i], err);
+        st = atom_order_rank(site, j->energy[i], k, atom_outliers_of(s->scheme->outliers, k), j->orders[i], err);
     }
-    for (int i = 0; i < ATOM_N_SITES; i++)
-        free(energy[i]);
+    return st;
+}
+
+/* Smoothing makes sense where both sides are integers. */
+static enum atom_status smooth(struct job *j, struct atom_error *err)
+{
+    const struct atom_layer_quant_setup *s = j->set;
+    const struct atom_smooth_input in = {.cfg = s->cfg,
+                                         .tensors = s->tensors,
+                                         .scheme = s->scheme,
+                                         .layer = j->index,
+                                         .energy = (const double *const *)j->energy,
+                                         .orders = (const int32_t *const *)j->orders};
+    if (!(s->scheme->smooth > 0) || s->scheme->wbits == 16 || s->scheme->abits == 16)
+        return ATOM_OK;
+    enum atom_status st = atom_smooth(&in, &j->smoothed, err);
+    if (!st)
+        j->tensors = atom_smoothed_tensors(j->smoothed);
     return st;
 }
 
@@ -77,7 +84,7 @@ static bool ordered(const struct job *j) { return j->set->scheme->wbits < 16 || 
 
 static enum atom_status load_float_layer(const struct job *j, int abits, struct atom_layer *out, struct atom_error *err)
 {
-    struct atom_layer_source src = {j->set->cfg, j->set->tensors, *j->set->scheme, true, NULL};
+    struct atom_layer_source src = {j->set->cfg, j->tensors, *j->set->scheme, true, NULL};
     src.scheme.abits = abits;
     if (ordered(j))
         src.orders = (const int32_t *const *)j->orders;
@@ -95,7 +102,7 @@ static enum atom_status stored_weights(const struct job *j, int proj, float **ou
     const struct atom_tensor *t;
     char name[128];
     snprintf(name, sizeof name, "%s.weight", j->out->names[proj]);
-    enum atom_status st = atom_tensors_need(j->set->tensors, name, FLOATS, n, k, &t, err);
+    enum atom_status st = atom_tensors_need(j->tensors, name, FLOATS, n, k, &t, err);
     if (st)
         return st;
     float *natural = malloc(count * sizeof *natural), *stored = malloc(count * sizeof *stored);
@@ -132,7 +139,7 @@ static enum atom_status quantize_linear(struct job *j, int proj, struct atom_hes
     enum atom_status st = stored_weights(j, proj, &w, err);
     st = st ? st : atom_weights_check(name, w, n, hs->k, err);
     if (!st && cross)
-        st = atom_retarget(hs, cross, n_tok, 1.0f, w, n, err);
+        st = atom_retarget(hs, cross, n_tok, scheme->asymmetric, w, n, err);
     if (!st)
         st = scheme->gptq ? atom_gptq(name, w, n, hs->k, &wo, hs, &q, err)
                           : atom_quantize_rtn(name, w, n, hs->k, &wo, hs, &q, err);
@@ -208,14 +215,12 @@ static enum atom_status quantize_site(struct job *j, enum atom_site_id site, con
     return st ? st : swap_linear(j, (enum atom_linear_id)linear, err);
 }
 
-static enum atom_status run_stage(struct job *j, unsigned sites, struct atom_error *err)
+static enum atom_status quantize_sites(struct job *j, struct atom_error *err)
 {
-    struct atom_calib_sums sums = {.sites = sites, .exact = j->exact.backend ? &j->exact : NULL};
-    enum atom_status st = ATOM_OK;
+    struct atom_calib_sums sums = {.exact = asymmetric(j->set->scheme) ? &j->exact : NULL};
+    enum atom_status st = sums.exact ? load_float_layer(j, 16, &j->exact, err) : ATOM_OK;
     for (int i = 0; i < ATOM_N_SITES && !st; i++) {
         size_t k = (size_t)atom_site_channels(j->set->cfg, (enum atom_site_id)i);
-        if (!(sites & 1u << i))
-            continue;
         sums.sum[i] = calloc(k * k, sizeof(float));
         sums.cross[i] = sums.exact ? calloc(k * k, sizeof(float)) : NULL;
         if (!sums.sum[i] || (sums.exact && !sums.cross[i]))
@@ -224,8 +229,7 @@ static enum atom_status run_stage(struct job *j, unsigned sites, struct atom_err
     st = st ? st : atom_calib_sums(j->set->calib, j->index, &j->out->layer, &sums, err);
     int64_t n_tok = atom_calib_tokens(j->set->calib);
     for (int i = 0; i < ATOM_N_SITES && !st; i++)
-        if (sites & 1u << i)
-            st = quantize_site(j, (enum atom_site_id)i, &sums, n_tok, err);
+        st = quantize_site(j, (enum atom_site_id)i, &sums, n_tok, err);
     for (int i = 0; i < ATOM_N_SITES; i++) {
         free(sums.sum[i]);
         free(sums.cross[i]);
@@ -246,45 +250,43 @@ static enum atom_status pack_rest(struct job *j, struct atom_error *err)
         snprintf(name, sizeof name, "%s%s", prefix, atom_site_names[i]);
         st = atom_pack_order(pack, name, j->orders[i], atom_site_channels(s->cfg, (enum atom_site_id)i), err);
     }
-    for (size_t i = 0; i < atom_tensors_count(s->tensors) && !st; i++) {
-        const struct atom_tensor *t = atom_tensors_at(s->tensors, i);
+    for (size_t i = 0; i < atom_tensors_count(j->tensors) && !st; i++) {
+        const struct atom_tensor *t = atom_tensors_at(j->tensors, i);
         const char *dot = strrchr(t->name, '.');
         bool weight = strstr(t->name, "_proj.") && dot && strcmp(dot, ".weight") == 0;
         if (strncmp(t->name, prefix, (size_t)n) == 0 && !strstr(t->name, "rotary_emb") &&
             !(weight && s->scheme->wbits < 16))
-            st = atom_pack_tensor(pack, t, NULL, err);
+            st = j->smoothed ? atom_pack_copy(pack, t, err) : atom_pack_tensor(pack, t, NULL, err);
     }
     return st;
 }
 
-static enum atom_status quantize_linears(struct job *j, struct atom_error *err)
+static void job_fini(struct job *j)
 {
-    enum atom_status st = ATOM_OK;
-    if (j->set->scheme->wbits == 16)
-        return st;
-    if (atom_layer_quant_keeps_exact(j->set->scheme))
-        st = load_float_layer(j, 16, &j->exact, err);
-    for (const unsigned *stage = stages_of(j->set->scheme); *stage && !st; stage++)
-        st = run_stage(j, *stage, err);
-    return st;
+    if (j->exact.backend)
+        atom_layer_fini(&j->exact);
+    for (int i = 0; i < ATOM_N_SITES; i++) {
+        free(j->energy[i]);
+        free(j->orders[i]);
+    }
+    atom_smoothed_free(j->smoothed);
 }
 
 enum atom_status atom_layer_quantize(const struct atom_layer_quant_setup *setup, int index,
                                      struct atom_layer_quant *out, struct atom_error *err)
 {
-    struct job j = {.set = setup, .index = index, .out = out};
+    struct job j = {.set = setup, .index = index, .out = out, .tensors = setup->tensors};
     memset(out, 0, sizeof *out);
     for (int p = 0; p < ATOM_N_PROJ; p++)
         snprintf(out->names[p], sizeof out->names[p], "model.layers.%d.%s", index, atom_projs[p].name);
     enum atom_status st = rank_sites(&j, err);
+    st = st ? st : smooth(&j, err);
     st = st ? st : load_float_layer(&j, setup->scheme->abits, &out->layer, err);
-    st = st ? st : quantize_linears(&j, err);
+    if (setup->scheme->wbits < 16)
+        st = st ? st : quantize_sites(&j, err);
     st = st ? st : pack_rest(&j, err);
     st = st ? st : atom_tensors_check(setup->tensors, err);
-    if (j.exact.backend)
-        atom_layer_fini(&j.exact);
-    for (int i = 0; i < ATOM_N_SITES; i++)
-        free(j.orders[i]);
+    job_fini(&j);
     if (st)
         atom_layer_quant_fini(out);
     return st;

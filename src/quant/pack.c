@@ -139,6 +139,19 @@ enum atom_status atom_pack_tensor(struct atom_pack *p, const struct atom_tensor 
     return st ? st : append(p, &copy, err);
 }
 
+enum atom_status atom_pack_copy(struct atom_pack *p, const struct atom_tensor *t, struct atom_error *err)
+{
+    struct atom_tensor copy = *t;
+    void *data = malloc(t->n_bytes ? t->n_bytes : 1);
+    enum atom_status st = own(p, data, t->n_bytes, err);
+    if (st)
+        return st;
+    if (t->n_bytes)
+        memcpy(data, t->data, t->n_bytes);
+    copy.data = data;
+    return atom_pack_tensor(p, &copy, NULL, err);
+}
+
 /* ---- back ----------------------------------------------------------------------------------------------------------
  */
 

@@ -34,6 +34,8 @@ enum atom_status atom_pack_order(struct atom_pack *p, const char *site, const in
 /* A tensor as it is, under its own name, or under `name` if not NULL. The data is not copied and must stay. */
 enum atom_status atom_pack_tensor(struct atom_pack *p, const struct atom_tensor *t, const char *name,
                                   struct atom_error *err);
+/* The same with its data copied. */
+enum atom_status atom_pack_copy(struct atom_pack *p, const struct atom_tensor *t, struct atom_error *err);
 
 /* Reads `linear` [n, k] back. Shapes and dtypes must be what the options ask for, integers within their bits, scales
  * positive and finite. */

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "eval/windows.h"
 #include "model/model.h"
+#include "model/tensor_names.h"
 #include "quant/calib_ids.h"
 #include "quant/fingerprint.h"
 #include "quant/layer_quant.h"
@@ -102,6 +103,8 @@ static enum atom_status check_ends(const struct run *r, struct atom_error *err)
 static enum atom_status check_options(struct run *r, struct atom_error *err)
 {
     const struct atom_quantize_options *o = r->opt;
+    if (!atom_cpu_name())
+        return atom_fail(err, ATOM_ERR_INVALID, "atom_runtime_init has not been called");
     if (!o->model || !o->out || (!o->calib == !o->calib_ids))
         return atom_fail(err, ATOM_ERR_INVALID, "quantize needs a model, an output and one calibration file");
     if (o->samples < 1 || o->samples > 1 << 20 || o->window < 2 || o->window > 1 << 20)
@@ -117,6 +120,7 @@ static enum atom_status check_options(struct run *r, struct atom_error *err)
     settle_outliers(r);
     st = atom_scheme_check(&r->scheme, r->cfg.head_dim, err);
     st = st ? st : atom_tensors_open(o->model, &r->tensors, err);
+    st = st ? st : atom_tensors_known(&r->cfg, r->tensors, err);
     st = st ? st : check_ends(r, err);
     return st ? st : read_windows(r, err);
 }

@@ -22,9 +22,7 @@ enum atom_status atom_tiles_create(struct atom_qlinear *q, const struct atom_wei
 {
     const int workers = atom_pool_size(), ld = (tile_rows(q) + LANES - 1) / LANES * LANES;
     const size_t columns = (size_t)q->k + 5;
-    const size_t scratch =
-        opt->search == ATOM_CLIP_FEEDBACK ? ATOM_TILE_FEEDBACK * (size_t)(ATOM_TILE_FEEDBACK + ld) : 0;
-    const size_t floats = columns * (size_t)ld + scratch;
+    const size_t floats = columns * (size_t)ld;
     const size_t tile_bytes = floats * sizeof(float);
     struct atom_tile *tiles = malloc((size_t)workers * (sizeof *tiles + tile_bytes));
     if (!tiles)
@@ -40,8 +38,7 @@ enum atom_status atom_tiles_create(struct atom_qlinear *q, const struct atom_wei
                                       .max = after + ld,
                                       .trial = after + 2 * ld,
                                       .cost = after + 3 * ld,
-                                      .best = after + 4 * ld,
-                                      .scratch = after + 5 * ld};
+                                      .best = after + 4 * ld};
     }
     *out = tiles;
     return ATOM_OK;
@@ -75,8 +72,8 @@ static uint16_t half_scale(float s)
     return h < 0x7bff ? h : 0x7bff;
 }
 
-/* cost[r] of the columns [j0, j1) with scales s[r], every column on its own. */
-static void cost_alone(struct atom_tile *t, int j0, int j1, const float *restrict s, float *restrict cost)
+/* cost[r] = sum of weight[j] (w - wq)^2 over the columns [j0, j1), with scales s[r]. */
+static void find_cost(struct atom_tile *t, int j0, int j1, const float *restrict s, float *restrict cost)
 {
     const float lo = (float)-(1 << (t->opt->bits - 1)), hi = -lo - 1.0f;
     const int ld = t->ld;
@@ -87,54 +84,6 @@ static void cost_alone(struct atom_tile *t, int j0, int j1, const float *restric
         for (int r = 0; r < ld; r++) {
             float e = w[r] - atom_round_to(w[r], s[r], lo, hi) * s[r];
             cost[r] += weight * e * e;
-        }
-    }
-}
-
-/* The columns [j0, j1) of U, turned so that what reaches a column lies together: ut[(j - j0) * width + i - j0] = U[i,
- * j].
- */
-static void turn_factor(const struct atom_tile *t, int j0, int j1, float *ut)
-{
-    const int width = j1 - j0;
-    for (int i = 0; i < width; i++)
-        for (int j = i; j < width; j++)
-            ut[j * width + i] = t->u[(size_t)(j0 + i) * (size_t)t->q->k + (size_t)(j0 + j)];
-}
-
-/* x -= u[0] e[0] + u[1] e[1] + ... for n rows e [n, ld], in this order. Eight at a time: x is loaded and stored
- * that much less often. */
-static void subtract_errors(float *restrict x, const float *restrict u, const float *restrict e, int n, int ld)
-{
-    int i = 0;
-    for (; i + 8 <= n; i += 8, e += 8 * ld)
-        for (int r = 0; r < ld; r++) {
-            float y = x[r] - u[i] * e[r] - u[i + 1] * e[ld + r] - u[i + 2] * e[2 * ld + r] - u[i + 3] * e[3 * ld + r];
-            x[r] = y - u[i + 4] * e[4 * ld + r] - u[i + 5] * e[5 * ld + r] - u[i + 6] * e[6 * ld + r] -
-                   u[i + 7] * e[7 * ld + r];
-        }
-    for (; i < n; i++, e += ld)
-        for (int r = 0; r < ld; r++)
-            x[r] -= u[i] * e[r];
-}
-
-/* As cost_alone when each column's error is passed on to the rest of the group, as GPTQ will, with the same roundings:
- * only that a column takes all errors before it at once. */
-static void cost_with_feedback(struct atom_tile *t, int j0, int j1, const float *restrict s, float *restrict cost)
-{
-    const float lo = (float)-(1 << (t->opt->bits - 1)), hi = -lo - 1.0f;
-    const int width = j1 - j0, ld = t->ld;
-    float *errors = t->scratch + ATOM_TILE_FEEDBACK * ATOM_TILE_FEEDBACK; /* [width, ld] */
-    memset(cost, 0, (size_t)ld * sizeof *cost);
-    for (int j = 0; j < width; j++) {
-        const float *ut = t->scratch + j * width;
-        float *restrict x = errors + (size_t)j * (size_t)ld;
-        memcpy(x, t->w + (size_t)(j0 + j) * (size_t)ld, (size_t)ld * sizeof *x);
-        subtract_errors(x, ut, errors, j, ld);
-        for (int r = 0; r < ld; r++) {
-            float e = (x[r] - atom_round_to(x[r], s[r], lo, hi) * s[r]) / ut[j];
-            x[r] = e;
-            cost[r] += e * e;
         }
     }
 }
@@ -185,15 +134,9 @@ static void fold_sets(const struct atom_tile *t, bool sum, float *x)
 static void search_ratio(struct atom_tile *t, int j0, int j1)
 {
     const int steps = t->opt->bits < 4 ? 24 : 16;
-    const bool feedback = t->opt->search == ATOM_CLIP_FEEDBACK && t->u && j1 - j0 <= ATOM_TILE_FEEDBACK;
-    if (feedback)
-        turn_factor(t, j0, j1, t->scratch);
     for (int i = 0; i <= steps; i++) {
         scales_for(t, t->opt->clip * (1.0f - (float)i / 32.0f), t->trial);
-        if (feedback)
-            cost_with_feedback(t, j0, j1, t->trial, t->cost);
-        else
-            cost_alone(t, j0, j1, t->trial, t->cost);
+        find_cost(t, j0, j1, t->trial, t->cost);
         fold_sets(t, true, t->cost);
         for (int r = 0; r < t->ld; r++)
             if (i == 0 || t->cost[r] < t->best[r]) {
@@ -210,10 +153,10 @@ void atom_tile_scale(struct atom_tile *t, int g)
     const int j0 = g * q->group, j1 = end - j0 < q->group ? end : j0 + q->group;
     column_maxima(t, j0, j1, t->max);
     fold_sets(t, false, t->max);
-    if (t->opt->search == ATOM_CLIP_FIXED)
-        scales_for(t, t->opt->clip, t->s);
-    else
+    if (t->opt->search)
         search_ratio(t, j0, j1);
+    else
+        scales_for(t, t->opt->clip, t->s);
     for (int r = 0; r < t->rows; r += set)
         q->scales[(size_t)((t->first + r) / set) * (size_t)q->groups + (size_t)g] = atom_float_f16(t->s[r]);
 }

@@ -12,25 +12,23 @@
 
 #include <math.h>
 
-enum { ATOM_TILE_ROWS = 64, ATOM_TILE_FEEDBACK = 256 };
+enum { ATOM_TILE_ROWS = 64 };
 
 struct atom_tile {
     struct atom_qlinear *q;
     const struct atom_weight_options *opt;
     bool gptq;           /* s = 2 c max / (2^b - 1) instead of c max / Q */
-    const float *weight; /* [k]: what DIAG and LOSS weigh squared errors with; NULL: 1 */
-    const float *u;      /* [k, k]: FEEDBACK's inverse factor */
+    const float *weight; /* [k]: what the clip search weighs squared errors with; NULL: 1 */
     int first, rows, ld;
     float *w;                         /* [k, ld]; rounded columns hold their integers */
     float *s;                         /* [ld]: the scales of the current group */
     float *max, *trial, *cost, *best; /* [ld] each, of the current group */
-    float *scratch;                   /* FEEDBACK's: U of the group, turned, and errors */
 };
 
 /* How many tiles q makes. */
 int atom_tile_count(const struct atom_qlinear *q);
 
-/* One tile for each worker of the pool; weight, u and gptq are the caller's to set. */
+/* One tile for each worker of the pool; weight and gptq are the caller's to set. */
 enum atom_status atom_tiles_create(struct atom_qlinear *q, const struct atom_weight_options *opt,
                                    struct atom_tile **out, struct atom_error *err);
 void atom_tiles_free(struct atom_tile *tiles);

@@ -18,7 +18,7 @@ void atom_weight_options_of(const struct atom_scheme *scheme, int k, struct atom
         .outliers = atom_outliers_of(scheme->outliers, k),
         .rows_per_scale = scheme->rows_per_scale,
         .clip = scheme->weight_clip,
-        .search = scheme->clip_search ? ATOM_CLIP_FEEDBACK : ATOM_CLIP_FIXED,
+        .search = scheme->clip_search,
     };
 }
 
@@ -150,14 +150,6 @@ static void round_tile(void *ctx, int i, int worker)
     atom_tile_store(t);
 }
 
-static float *diagonal(const struct atom_hessian *hessian, int k)
-{
-    float *d = malloc((size_t)k * sizeof *d);
-    for (int i = 0; d && i < k; i++)
-        d[i] = hessian->h[(size_t)i * ((size_t)k + 1)];
-    return d;
-}
-
 enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int k,
                                    const struct atom_weight_options *opt, const struct atom_hessian *hessian,
                                    struct atom_qlinear **out, struct atom_error *err)
@@ -168,7 +160,7 @@ enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int 
     enum atom_status st = atom_qlinear_create(name, n, k, opt, &q, err);
     if (!st)
         st = atom_weights_check(name, w, n, k, err);
-    if (!st && hessian && opt->search && !(weight = diagonal(hessian, k)))
+    if (!st && hessian && opt->search && !(weight = atom_hessian_diagonal(hessian)))
         st = atom_fail_nomem(err, (size_t)k * sizeof *weight);
     if (!st)
         st = atom_tiles_create(q, opt, &tiles, err);

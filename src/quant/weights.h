@@ -7,21 +7,14 @@
 
 struct atom_hessian;
 
-/* What the search for a group's clip ratio minimizes, over the weights w and their quantized values of C rows. */
-enum atom_clip_search {
-    ATOM_CLIP_FIXED = 0, /* no search: the ratio is `clip` */
-    ATOM_CLIP_DIAG,      /* sum_j H[j,j] (w_j - wq_j)^2; plain squares without a Hessian */
-    ATOM_CLIP_LOSS,      /* sum_j ((w_j - wq_j) / U[j,j])^2: GPTQ's own loss, leaving out feedback inside the group */
-    ATOM_CLIP_FEEDBACK   /* the same with the feedback: exactly what GPTQ would lose; LOSS for groups over 256 */
-};
-
 struct atom_weight_options {
     int bits;           /* 8, 4, 3, 2 */
     int group;          /* input channels per scale; 0: all that are no outliers */
     int outliers;       /* of this linear's input: at most k */
     int rows_per_scale; /* C */
     float clip;         /* the ratio, or the upper end of the search */
-    enum atom_clip_search search;
+    bool search;        /* clip is the upper end: each set of C rows takes the ratio that minimizes the group's sum_j
+                           H[j,j] (w_j - wq_j)^2 (plain squares without a Hessian), as the weights then are */
 };
 
 /* From a scheme with wbits < 16, for a linear with k inputs. */
@@ -54,8 +47,7 @@ double atom_qlinear_bits(const struct atom_qlinear *q);
 /* A NaN or an infinity in w [n, k] is ATOM_ERR_NUMERIC naming the tensor. */
 enum atom_status atom_weights_check(const char *name, const float *w, int n, int k, struct atom_error *err);
 
-/* Rounds w [n, k] (columns in stored order) to nearest. `hessian` weighs the clip search and may be NULL; LOSS and
- * FEEDBACK count as DIAG here, since nothing compensates. Checks w itself. */
+/* Rounds w [n, k] (columns in stored order) to nearest. `hessian` weighs the clip search and may be NULL; Checks w itself. */
 enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int k,
                                    const struct atom_weight_options *opt, const struct atom_hessian *hessian,
                                    struct atom_qlinear **out, struct atom_error *err);

@@ -23,57 +23,47 @@ VEC_FN ivec four_of(const int8_t *q)
     return _mm512_set1_epi32(four);
 }
 
-/* acc[t][b] += the run's products. One token alone keeps two chains per block, for the latency of vpdpbusd. */
+/* acc[t][b] += four products a lane, for each token. */
+VEC_FN void four_channels(const int m, const int8_t *q, size_t stride, ivec w0, ivec w1, ivec acc[][2])
+{
+#pragma GCC unroll 16
+    for (int t = 0; t < m; t++) {
+        ivec a = four_of(q + (size_t)t * stride);
+        acc[t][0] = _mm512_dpbusd_epi32(acc[t][0], w0, a);
+        acc[t][1] = _mm512_dpbusd_epi32(acc[t][1], w1, a);
+    }
+}
+
 VEC_FN void nibble_run(const struct tile *x, const int m, size_t at, const int8_t *q, size_t stride, int padded,
                        ivec acc[][2])
 {
     const ivec mask = _mm512_set1_epi8(15);
-    ivec odd[2] = {i_set(0), i_set(0)};
-    for (int c = 0; c < padded; c += 8, at += 64) {
+    ivec odd[1][2] = {{i_set(0), i_set(0)}}; /* one token alone keeps two chains a block, for vpdpbusd's latency */
+    for (int c = 0; c < padded; c += 8, at += 64, q += 8) {
         ivec r0 = _mm512_loadu_si512(x->w[0] + at), r1 = _mm512_loadu_si512(x->w[1] + at);
-        ivec l0 = _mm512_and_si512(r0, mask), l1 = _mm512_and_si512(r1, mask);
-        ivec h0 = _mm512_and_si512(_mm512_srli_epi16(r0, 4), mask), h1 = _mm512_and_si512(_mm512_srli_epi16(r1, 4), mask);
-#pragma GCC unroll 16
-        for (int t = 0; t < m; t++) {
-            ivec a = four_of(q + (size_t)t * stride + (size_t)c);
-            acc[t][0] = _mm512_dpbusd_epi32(acc[t][0], l0, a);
-            acc[t][1] = _mm512_dpbusd_epi32(acc[t][1], l1, a);
-        }
-#pragma GCC unroll 16
-        for (int t = 0; t < m; t++) {
-            ivec a = four_of(q + (size_t)t * stride + (size_t)c + 4);
-            ivec *to = m == 1 ? odd : acc[t];
-            to[0] = _mm512_dpbusd_epi32(to[0], h0, a);
-            to[1] = _mm512_dpbusd_epi32(to[1], h1, a);
-        }
+        four_channels(m, q, stride, _mm512_and_si512(r0, mask), _mm512_and_si512(r1, mask), acc);
+        r0 = _mm512_and_si512(_mm512_srli_epi16(r0, 4), mask);
+        r1 = _mm512_and_si512(_mm512_srli_epi16(r1, 4), mask);
+        four_channels(m, q + 4, stride, r0, r1, m == 1 ? odd : acc);
     }
     if (m == 1) {
-        acc[0][0] = _mm512_add_epi32(acc[0][0], odd[0]);
-        acc[0][1] = _mm512_add_epi32(acc[0][1], odd[1]);
+        acc[0][0] = _mm512_add_epi32(acc[0][0], odd[0][0]);
+        acc[0][1] = _mm512_add_epi32(acc[0][1], odd[0][1]);
     }
 }
 
 VEC_FN void byte_run(const struct tile *x, const int m, size_t at, const int8_t *q, size_t stride, int padded,
                      ivec acc[][2])
 {
-    for (int c = 0; c < padded; c += 4, at += 64) {
-        ivec w0 = _mm512_loadu_si512(x->w[0] + at), w1 = _mm512_loadu_si512(x->w[1] + at);
-#pragma GCC unroll 16
-        for (int t = 0; t < m; t++) {
-            ivec a = four_of(q + (size_t)t * stride + (size_t)c);
-            acc[t][0] = _mm512_dpbusd_epi32(acc[t][0], w0, a);
-            acc[t][1] = _mm512_dpbusd_epi32(acc[t][1], w1, a);
-        }
-    }
+    for (int c = 0; c < padded; c += 4, at += 64, q += 4)
+        four_channels(m, q, stride, _mm512_loadu_si512(x->w[0] + at), _mm512_loadu_si512(x->w[1] + at), acc);
 }
 
 VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const int m)
 {
     const struct atom_layout *lay = w->lay;
     size_t stride = (size_t)lay->k_padded, n_scales = (size_t)lay->n_scales, n_runs = (size_t)lay->n_runs;
-    vec y[VEC_TILE][2];
-    for (int t = 0; t < m; t++)
-        y[t][0] = y[t][1] = v_set(0.0f);
+    memset(x->y, 0, (size_t)m * ATOM_PANEL * sizeof *x->y); /* sums stay in memory: registers are for the integers */
     for (int r = 0; r < lay->n_runs; r++) {
         const struct atom_run *run = &lay->runs[r];
         bool nibbles = is_nibbles(w, run);
@@ -90,18 +80,16 @@ VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const in
         vec s0 = v_f16(x->scales + (size_t)run->scale * 16), s1 = v_f16(x->scales + (n_scales + (size_t)run->scale) * 16);
 #pragma GCC unroll 16
         for (int t = 0; t < m; t++) {
+            float *y = x->y + t * ATOM_PANEL;
             vec s = v_set(x->a_scales[(size_t)t * n_scales + (size_t)run->scale]);
-            y[t][0] = v_fma(v_int(acc[t][0]), v_mul(s, s0), y[t][0]);
-            y[t][1] = v_fma(v_int(acc[t][1]), v_mul(s, s1), y[t][1]);
+            v_store(y, v_fma(v_int(acc[t][0]), v_mul(s, s0), v_load(y)));
+            v_store(y + 16, v_fma(v_int(acc[t][1]), v_mul(s, s1), v_load(y + 16)));
         }
-    }
-    for (int t = 0; t < m; t++) {
-        v_store(x->y + t * ATOM_PANEL, y[t][0]);
-        v_store(x->y + t * ATOM_PANEL + 16, y[t][1]);
     }
 }
 
-static int widest_tile(int n) { return n >= 12 ? 12 : n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1; }
+/* Wider tiles would fit in the registers, but gcc 12 then spills accumulators in the inner loop. */
+static int widest_tile(int n) { return n >= 6 ? 6 : n >= 4 ? 4 : n >= 2 ? 2 : 1; }
 
 static void linear_int(const struct atom_linear_job *job)
 {
@@ -117,8 +105,7 @@ static void linear_int(const struct atom_linear_job *job)
         x.sums = job->a->sums + (size_t)t * (size_t)lay->n_runs;
         x.y = job->y + (size_t)(t - job->tok0) * ATOM_PANEL;
         switch (m) {
-        case 12: int_tile(w, &x, 12); break;
-        case 8: int_tile(w, &x, 8); break;
+        case 6: int_tile(w, &x, 6); break;
         case 4: int_tile(w, &x, 4); break;
         case 2: int_tile(w, &x, 2); break;
         default: int_tile(w, &x, 1); break;

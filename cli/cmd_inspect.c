@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* atom inspect DIR */
+#include "commands.h"
+#include "options.h"
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_COLUMNS = 7 }; /* linears of a layer, in the order of the JSON */
+static const char *const columns[N_COLUMNS] = {"q", "k", "v", "o", "gate", "up", "down"};
+
+static const json_t *at(const json_t *o, const char *name) { return json_object_get(o, name); }
+static long long whole(const json_t *o, const char *name) { return (long long)json_integer_value(at(o, name)); }
+static double number(const json_t *o, const char *name) { return json_number_value(at(o, name)); }
+
+static const char *size_text(double n, char buf[32])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    int i = 0;
+    while (n >= 1024 && i < 4) {
+        n /= 1024;
+        i++;
+    }
+    snprintf(buf, 32, i ? "%.1f %s" : "%.0f %s", n, units[i]);
+    return buf;
+}
+
+static void print_config(const json_t *root)
+{
+    const json_t *c = at(root, "config");
+    printf("%s: a %s Llama model\n\n", json_string_value(at(root, "dir")),
+           json_is_true(at(root, "quantized")) ? "quantized" : "float");
+    printf("  layers         %lld of %lld channels, %lld in the MLP%s\n", whole(c, "layers"), whole(c, "hidden"),
+           whole(c, "intermediate"), json_is_true(at(c, "attention_bias")) ? ", biases in attention" : "");
+    printf("  heads          %lld of %lld channels, %lld for keys and values\n", whole(c, "heads"),
+           whole(c, "head_dim"), whole(c, "kv_heads"));
+    printf("  vocabulary     %lld%s\n", whole(c, "vocab"),
+           json_is_true(at(c, "tied")) ? ", the head is the embedding" : "");
+    printf("  positions      %lld\n", whole(c, "max_position"));
+}
+
+static void row(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void row(const char *name, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    printf("  %-13s  ", name);
+    vprintf(fmt, ap);
+    putchar('\n');
+    va_end(ap);
+}
+
+static void print_weights(const json_t *s)
+{
+    long long rows = whole(s, "rows_per_scale");
+    if (whole(s, "wbits") == 16)
+        row("weights", "as stored");
+    else
+        row("weights", "%lld bits, a scale for %lld row%s, %s, clip %s%g", whole(s, "wbits"), rows, rows == 1 ? "" : "s",
+            json_is_true(at(s, "gptq")) ? "GPTQ" : "rounded to nearest",
+            json_is_true(at(s, "clip_search")) ? "searched up to " : "", number(s, "weight_clip"));
+}
+
+static void print_cache(const json_t *s)
+{
+    const json_t *rotate = at(s, "rotate");
+    const char *when = strcmp(json_string_value(at(s, "kv_rope")), "pre") == 0 ? "before" : "after";
+    const char *first = json_string_value(json_array_get(rotate, 0)), *second = json_string_value(json_array_get(rotate, 1));
+    if (whole(s, "kvbits") == 16)
+        row("KV cache", "half precision, keys %s RoPE", when);
+    else
+        row("KV cache", "%lld bits, clip %g, keys %s RoPE", whole(s, "kvbits"), number(s, "kv_clip"), when);
+    if (first)
+        row("rotated", "%s%s%s", first, second ? ", " : "", second ? second : "");
+}
+
+static void print_scheme(const json_t *root)
+{
+    const json_t *s = at(root, "scheme");
+    puts("\nscheme");
+    print_weights(s);
+    if (whole(s, "abits") == 16)
+        row("activations", "float");
+    else
+        row("activations", "%lld bits, clip %g", whole(s, "abits"), number(s, "act_clip"));
+    if (whole(s, "wbits") < 16 || whole(s, "abits") < 16) {
+        if (whole(s, "group"))
+            row("group", "%lld channels", whole(s, "group"));
+        else
+            row("group", "the whole row");
+        if (whole(s, "outliers"))
+            row("outliers", "%lld channels in %lld bits", whole(s, "outliers"), whole(s, "outlier_bits"));
+        else
+            row("outliers", "none");
+    }
+    print_cache(s);
+    row("head", "%s", whole(s, "lm_head_bits") == 8 ? "8 bits" : "as stored");
+}
+
+static void print_bytes(const json_t *root)
+{
+    static const char *const kinds[] = {"linears", "embeddings", "head", "norms", "orders", "other", "total"};
+    const json_t *bytes = at(root, "bytes");
+    double total = number(bytes, "total");
+    char size[32], other[32];
+    printf("\n%-13s  %15s  %10s  %6s\n", "tensors", "bytes", "", "share");
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (whole(bytes, kinds[i]) > 0)
+            printf("  %-13s%15lld  %10s  %5.1f%%\n", kinds[i], whole(bytes, kinds[i]),
+                   size_text(number(bytes, kinds[i]), size), 100 * number(bytes, kinds[i]) / (total > 0 ? total : 1));
+    printf("\n  %.3f bits a weight in the linears, scales included; at 16 bits they would be %s\n",
+           number(root, "bits_per_weight"), size_text(number(bytes, "linears_bf16"), size));
+    printf("  %s of KV cache a token; %s in half precision\n", size_text(number(root, "kv_bytes_per_token"), size),
+           size_text(number(root, "kv_bytes_per_token_f16"), other));
+}
+
+static void print_error(const json_t *error)
+{
+    if (json_is_number(error))
+        printf("  %7.4f", json_number_value(error));
+    else
+        printf("  %7s", "-");
+}
+
+/* One row per layer; nothing when no error is known. */
+static void print_errors(const json_t *root)
+{
+    const json_t *lines = at(root, "linears"), *line;
+    bool known = false;
+    size_t i;
+    json_array_foreach(lines, i, line) known |= json_is_number(at(line, "error"));
+    if (!known)
+        return;
+    printf("\n%-7s", "errors");
+    for (int c = 0; c < N_COLUMNS; c++)
+        printf("  %7s", columns[c]);
+    json_array_foreach(lines, i, line)
+    {
+        if (i % N_COLUMNS == 0)
+            printf("\n  %-5zu", i / N_COLUMNS);
+        print_error(at(line, "error"));
+    }
+    puts("\n\n  relative, of each linear's outputs on the calibration text");
+}
+
+static void print_tensors(const json_t *root)
+{
+    const json_t *lines = at(root, "tensors"), *line, *dim;
+    size_t i, d, longest = 0;
+    json_array_foreach(lines, i, line)
+    {
+        size_t n = json_string_length(at(line, "name"));
+        longest = n > longest ? n : longest;
+    }
+    puts("");
+    json_array_foreach(lines, i, line)
+    {
+        char shape[128] = "";
+        size_t n = 0;
+        json_array_foreach(at(line, "shape"), d, dim) if (n < 100) n +=
+            (size_t)snprintf(shape + n, sizeof shape - n, "%s%lld", d ? " x " : "", (long long)json_integer_value(dim));
+        printf("  %-*s  %-4s  %-15s %14lld  %s\n", (int)longest, json_string_value(at(line, "name")),
+               json_string_value(at(line, "dtype")), shape, whole(line, "bytes"), json_string_value(at(line, "kind")));
+    }
+}
+
+static int print_page(const char *json, bool tensors)
+{
+    json_error_t why;
+    json_t *root = json_loads(json, 0, &why);
+    if (!root) {
+        fprintf(stderr, "atom: out of memory\n");
+        return 1;
+    }
+    print_config(root);
+    if (json_is_true(at(root, "quantized")))
+        print_scheme(root);
+    print_bytes(root);
+    print_errors(root);
+    if (tensors)
+        print_tensors(root);
+    json_decref(root);
+    return 0;
+}
+
+int cmd_inspect(int argc, char **argv)
+{
+    struct atom_error err = {0};
+    bool json = false, tensors = false;
+    char *text = NULL;
+    const struct cli_option options[] = {
+        {"json", 0, CLI_FLAG, NULL, &json, 0, 0, "all of it as one JSON object", NULL},
+        {"tensors", 0, CLI_FLAG, NULL, &tensors, 0, 0, "list every tensor too", NULL},
+        {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
+    const struct cli_command cmd = {"inspect DIR [options]",
+                                    "Says what a checkpoint holds, float or quantized: shape, scheme, bytes by kind, "
+                                    "bits a weight, and the\nerror each quantized linear ended with. Reads headers only.",
+                                    options, 1, 1, "example: atom inspect models/tiny"};
+    const char **args = calloc((size_t)argc + 1, sizeof *args);
+    int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
+    if (rc == CLI_GO_ON) {
+        rc = atom_inspect(args[0], &text, &err) ? cli_fail(&err) : json ? 0 : print_page(text, tensors);
+        if (json && rc == 0)
+            puts(text);
+        rc = cli_finish(rc);
+    }
+    free(text);
+    free(args);
+    return rc;
+}

@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""atom quantize: what a run that is killed, stopped or out of space leaves, and how the next one goes on."""
+import signal
+
+from clitest import *
+
+SMALL = ["--samples", "6", "--window", "96"]
+TINIER = ["--samples", "1", "--window", "40"] # for the scalar tier
+
+
+# One thread: GPTQ's sums are OpenBLAS's, whose last bits depend on how many threads it has.
+def quantize(out, *args, source=TINY, before=("--threads", 1)):
+    return atom(*before, "quantize", source, "-o", path(out), "--calib", text(), "-q", *SMALL, *args)
+
+
+def files_of(directory):
+    """Name to content; the report without how long things took."""
+    found = {f: read(os.path.join(directory, f)) for f in os.listdir(directory)}
+    report = json.loads(found["atom_report.json"])
+    for line in report["linears"]:
+        del line["seconds"]
+    found["atom_report.json"] = json.dumps(report)
+    return found
+
+
+def same_files(a, b):
+    a, b = files_of(a), files_of(b)
+    assert sorted(a) == sorted(b), (sorted(a), sorted(b))
+    for name in a:
+        assert a[name] == b[name], name
+
+
+@once
+def whole():
+    quantize("whole").expect(0)
+    return path("whole")
+
+
+def layers_done(out):
+    try:
+        return len(json.loads(read(path(out) + ".partial/atom_state.json"))["done"])
+    except (OSError, ValueError):
+        return -1
+
+
+def stop_within(out, layers, sig, *args):
+    """Starts a run and sends the signal once so many layers are done. False: it was too quick."""
+    p = start("--threads", 1, "quantize", TINY, "-o", path(out), "--calib", text(), "-q", *SMALL, *args)
+    caught = wait_for(lambda: layers_done(out) >= layers, p)
+    p.send_signal(sig)
+    _, err = p.communicate(timeout=120)
+    return caught and p.returncode != 0, p.returncode, err.decode()
+
+
+@test
+def from_quantize_to_text():
+    model = whole()
+    assert not os.path.exists(model + ".partial")
+    for name in ("config.json", "tokenizer.json", "atom_report.json", "model.safetensors.index.json"):
+        assert os.path.exists(os.path.join(model, name)), name
+    assert not os.path.exists(os.path.join(model, "atom_state.json"))
+    ppl = atom("eval", "ppl", model, text(), "--window", 128, "--max-windows", 4, "--json", "-q").expect(0).json()["ppl"]
+    assert 1 < ppl < 1000, ppl
+    r = atom("generate", model, "--prompt", "The", "--max-tokens", 8, "--json").expect(0).json()
+    assert r["text"] and len(r["ids"]) <= 8
+    assert atom("inspect", model, "--json").expect(0).json()["quantized"]
+
+
+@test
+def same_files_again_and_on_tiers():
+    quantize("again").expect(0)
+    same_files(whole(), path("again"))
+    quantize("fast", *TINIER).expect(0)
+    quantize("scalar", *TINIER, before=["--threads", 1, "--cpu", "scalar"]).expect(0)
+    same_files(path("fast"), path("scalar"))
+
+
+@test
+def same_files_on_threads_without_gptq():
+    quantize("rounded", "--no-gptq").expect(0)
+    quantize("rounded-3", "--no-gptq", before=["--threads", 3]).expect(0)
+    same_files(path("rounded"), path("rounded-3"))
+
+
+@test
+def words_to_standard_error_only():
+    r = atom("quantize", TINY, "-o", path("words"), "--calib", text(), *SMALL).expect(0, "down_proj", "is ready", "layer")
+    assert r.out == b"", r
+    r = quantize("quiet")
+    assert r.expect(0).err == "" and r.out == b"", r
+
+
+@test
+def a_killed_run_goes_on():
+    for layers in range(4):
+        out = "killed-%d" % layers
+        ok, rc, err = stop_within(out, layers, signal.SIGKILL)
+        assert not os.path.exists(path(out)) or not ok, "a killed run left OUT"
+        if not ok:
+            raise Skip("the run was too quick to kill after layer %d" % layers)
+        assert rc == -signal.SIGKILL
+        assert layers_done(out) >= layers
+        quantize(out, "--resume").expect(0)
+        assert not os.path.exists(path(out) + ".partial")
+        same_files(whole(), path(out))
+
+
+@test
+def a_run_killed_many_times_goes_on():
+    out, delay, kills = "killed-often", 0.02, 0
+    while not os.path.exists(path(out)):
+        p = start("--threads", 1, "quantize", TINY, "-o", path(out), "--calib", text(), "-q", *SMALL, "--resume")
+        try:
+            p.communicate(timeout=delay)
+            assert p.returncode == 0, p.returncode
+        except subprocess.TimeoutExpired:
+            p.kill()
+            p.communicate()
+            kills += 1
+        delay *= 1.3
+    assert kills > 3, kills
+    same_files(whole(), path(out))
+
+
+@test
+def without_resume_a_run_begins_anew():
+    ok, _, _ = stop_within("anew", 2, signal.SIGKILL)
+    if not ok:
+        raise Skip("the run was too quick to kill")
+    quantize("anew").expect(0)
+    same_files(whole(), path("anew"))
+
+
+@test
+def resume_without_a_run_is_a_run():
+    quantize("fresh", "--resume").expect(0)
+    same_files(whole(), path("fresh"))
+
+
+@test
+def resume_with_other_inputs_is_refused():
+    ok, _, _ = stop_within("other", 1, signal.SIGKILL)
+    if not ok:
+        raise Skip("the run was too quick to kill")
+    before = layers_done("other")
+    for option in (["--wbits", "8"], ["--samples", "5"], ["--window", "95"], ["--no-gptq"], ["--outliers", "16"],
+                   ["--act-clip", "0.8"], ["--kv-rope", "pre", "--rotate", "v"], ["--lm-head-bits", "8"]):
+        quantize("other", "--resume", *option).expect(1, "cannot be resumed", "other options")
+    text_2 = write("other-text.txt", b"x" + read(text()))
+    args = ["quantize", "-o", path("other"), "-q", *SMALL, "--resume"]
+    atom(*args, TINY, "--calib", text_2).expect(1, "cannot be resumed", "another calibration text")
+    model = copy_model("other-model")
+    add_tensor(model, "model.layers.0.self_attn.rotary_emb.inv_freq")
+    atom(*args, model, "--calib", text()).expect(1, "cannot be resumed", "another model")
+    assert layers_done("other") == before
+    quantize("other", "--resume").expect(0)
+    same_files(whole(), path("other"))
+
+
+@test
+def an_interrupt_says_so():
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        out = "stopped-%d" % sig
+        ok, rc, err = stop_within(out, 1, sig)
+        if not ok:
+            raise Skip("the run was too quick to stop")
+        assert rc == 1 and err.startswith("atom: ") and err.count("\n") == 1, (rc, err)
+        assert not os.path.exists(path(out))
+        quantize(out, "--resume").expect(0)
+        same_files(whole(), path(out))
+
+
+@test
+def an_existing_output_is_kept():
+    model = copy_model("there", whole())
+    quantize("there").expect(1, "there is there already", "overwrite")
+    same_files(model, whole())
+    quantize("there", "--overwrite", "--wbits", "8").expect(0)
+    assert json.loads(read(path("there/config.json")))["quantization_config"]["wbits"] == 8
+    os.mkdir(path("precious"))
+    write("precious/thesis.txt", b"x")
+    quantize("precious", "--overwrite").expect(1, "precious")
+    assert read(path("precious/thesis.txt")) == b"x"
+    write("a-file", b"x")
+    quantize("a-file", "--overwrite").expect(1, "a-file")
+    model = copy_model("itself")
+    quantize("itself", "--overwrite", source=model).expect(1, "the model itself")
+    quantize("twice-over", source=whole()).expect(1, "quantized already")
+
+
+@test
+def two_runs_do_not_meet():
+    p = start("--threads", 1, "quantize", TINY, "-o", path("twice"), "--calib", text(), "-q", *SMALL)
+    caught = wait_for(lambda: layers_done("twice") >= 0, p)
+    r = quantize("twice")
+    _, err = p.communicate(timeout=120)
+    if not caught or r.rc == 0:
+        raise Skip("the first run was too quick")
+    r.expect(1, "twice")
+    assert p.returncode == 0, err
+    same_files(whole(), path("twice"))
+
+
+def shell_quantize(out, prefix):
+    return shell("%s $ATOM --threads 1 quantize %s -o %s --calib %s -q %s" % (prefix, TINY, out, text(), " ".join(SMALL)))
+
+
+@test
+def a_file_size_limit_is_an_error():
+    # Blocks of 1024 bytes: less than a layer, and less than the embedding but more than a layer.
+    for blocks in (64, 1024):
+        out = path("limit-%d" % blocks)
+        shell_quantize(out, "ulimit -f %d;" % blocks).expect(1, "File too large", ".safetensors")
+        assert not os.path.exists(out)
+        assert not [f for f in os.listdir(out + ".partial") if f.endswith(".tmp")]
+        quantize("limit-%d" % blocks, "--resume").expect(0)
+        same_files(whole(), out)
+
+
+@test
+def a_full_disk_is_an_error():
+    disk = path("disk")
+    os.mkdir(disk)
+    r = shell("mount -t tmpfs -o size=2m tmpfs %s" % disk)
+    if r.rc:
+        raise Skip("a small file system cannot be mounted here")
+    try:
+        out = os.path.join(disk, "out")
+        shell_quantize(out, "").expect(1, "No space left", disk)
+        assert not os.path.exists(out)
+        r = shell("mount -o remount,size=64m %s" % disk).expect(0)
+        shell_quantize(out, "").expect(0)
+        same_files(whole(), out)
+    finally:
+        shell("umount %s" % disk)
+
+
+@test
+def a_directory_that_cannot_be_made():
+    quantize("no/such/parent").expect(1, "no/such/parent")
+    quantize("dev/null").expect(1)
+    atom("quantize", TINY, "-o", "/proc/out", "--calib", text(), "-q", *SMALL).expect(1, "/proc/out")
+    atom("quantize", TINY, "-o", "", "--calib", text(), "-q", *SMALL).expect(1)
+
+
+main()

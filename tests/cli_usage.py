@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Help, usage errors, bad values, files that are not there or not what they should be."""
+import re
+
+from clitest import *
+
+
+def options_of(command):
+    """[(name, ARG or None)] as --help lists them."""
+    r = atom(command, "--help").expect(0)
+    found = re.findall(r"^  (?:-\w,|   ) --([\w-]+)(?: (\S+))?", r.out.decode(), re.M)
+    assert ("help", "this") in found or any(n == "help" for n, _ in found), found
+    page = [(n, a or None) for n, a in found if n != "help"]
+    # What stands two spaces after the name is the explanation, not the value's name.
+    lines = r.out.decode().splitlines()
+    return [(n, a if any("--%s %s" % (n, a) in l for l in lines) else None) for n, a in page]
+
+
+@test
+def help_of_every_command():
+    page = atom("--help").expect(0).out.decode()
+    for c in COMMANDS:
+        assert c in page, c
+        for flag in ("--help", "-h"):
+            r = atom(c, flag).expect(0)
+            assert r.out.startswith(b"usage: atom " + c.encode()), r
+            assert r.err == "", r
+            assert max(len(l) for l in r.out.decode().splitlines()) <= 120, r
+
+
+@test
+def version():
+    assert re.match(rb"atom \d+\.\d+\.\d+, (scalar|avx2|avx512), \d+ threads\n$", atom("--version").expect(0).out)
+    assert b"scalar, 1 threads" in atom("--cpu", "scalar", "--threads", 1, "--version").expect(0).out
+
+
+@test
+def usage_errors_of_the_program():
+    atom().expect(2, "a command is missing")
+    atom("frobnicate").expect(2, "frobnicate")
+    atom("--frobnicate").expect(2, "--frobnicate")
+    atom("--threads").expect(2, "--threads")
+    for n in ("0", "-1", "x", "", "1.5", "99999999999"):
+        atom("--threads", n, "--version").expect(2, "--threads")
+    atom("--cpu", "z80", "--version").expect(2, "z80")
+
+
+@test
+def usage_errors_of_commands():
+    for c in COMMANDS:
+        atom(c).expect(2, "argument is missing", "--help")
+        atom(c, "--frobnicate").expect(2, "--frobnicate")
+        atom(c, "-Z").expect(2, "-Z")
+        if c != "eval":
+            atom(c, "a", "b", "c").expect(2, "too many arguments")
+    atom("quantize", TINY, "--calib", "x").expect(2, "-o OUT is missing")
+    atom("quantize", TINY, "-o", path("o")).expect(2, "--calib FILE is missing")
+    atom("quantize", TINY, "-o", path("o"), "--calib", "x", "--calib-ids", "y").expect(2, "exclude")
+    atom("quantize", TINY, "-o", path("o"), "--calib", "x", "--recipe", "soup").expect(2, "soup")
+    atom("eval", "bleu", TINY, "x").expect(2, "bleu")
+    atom("generate", TINY).expect(2, "--prompt TEXT is missing")
+    atom("generate", TINY, "--prompt", "x", "--prompt-file", "y").expect(2, "exclude")
+    atom("generate", TINY, "--prompt", "x", "--stop", "").expect(2, "--stop")
+    atom("generate", TINY, "--prompt", "x", *["--stop", "s"] * 17).expect(2, "16 times")
+    atom("sample-calib", TINY).expect(2, "-o FILE is missing")
+
+
+@test
+def bad_values_of_every_option():
+    numbers = {"N", "T", "B", "G", "O", "C", "R", "X", "P", "K", "S"}
+    seen = 0
+    for c in COMMANDS:
+        for name, arg in options_of(c):
+            seen += 1
+            flag = "--" + name
+            if arg is None:
+                atom(c, flag + "=1").expect(2, flag, "takes no value")
+                continue
+            atom(c, flag).expect(2, flag, "needs a value")
+            if arg in numbers:
+                for bad in ("abc", "", "-1", "1x", "nan", "inf", "1e99", "0x", "--json"):
+                    atom(c, flag, bad).expect(2, flag, bad)
+                if arg not in ("R", "X", "P"):
+                    atom(c, flag + "=1.5").expect(2, flag, "1.5")
+            elif "|" in arg:
+                for bad in ("abc", "", arg, arg[:2]):
+                    atom(c, flag, bad).expect(2, flag)
+    assert seen > 45, "only %d options were found" % seen
+
+
+@test
+def numbers_that_only_the_scheme_refuses():
+    for option, value in (("--wbits", 5), ("--abits", 7), ("--kvbits", 12), ("--lm-head-bits", 9)):
+        r = atom("quantize", TINY, "-o", path("never"), "--calib", text(), "--samples", 2, "--window", 32, "-q", option,
+                 value)
+        r.expect(1, str(value))
+    assert not os.path.exists(path("never")) and not os.path.exists(path("never.partial"))
+
+
+def each_opener(model):
+    return [atom("inspect", model), atom("tokenize", model), atom("generate", model, "--prompt", "x"),
+            atom("eval", "ppl", model, text()), atom("sample-calib", model, "-o", path("never.jsonl")),
+            atom("quantize", model, "-o", path("never"), "--calib", text())]
+
+
+@test
+def models_that_are_none():
+    os.mkdir(path("empty-directory"))
+    for model in (path("nothing"), path("empty-directory"), text(), "/dev/null", ""):
+        for r in each_opener(model):
+            r.expect(1)
+            assert r.err.startswith("atom: ") and r.err.count("\n") == 1, r
+    assert not [f for f in os.listdir(path("")) if f.startswith("never")]
+
+
+@test
+def models_that_are_broken():
+    model = copy_model("broken")
+    weights = os.path.join(model, "model.safetensors")
+    whole = read(weights)
+    for data in (b"", whole[:7], whole[:100], whole[:-1], b"\xff" * 64):
+        write("broken/model.safetensors", data)
+        for r in (atom("inspect", model), atom("generate", model, "--prompt", "x")):
+            r.expect(1, "model.safetensors")
+    write("broken/model.safetensors", whole)
+    for data in (b"", b"{", b"[]", b"\xff", b'{"model_type": "gpt2"}'):
+        write("broken/config.json", data)
+        atom("inspect", model).expect(1, "config.json")
+
+
+@test
+def unknown_tensors():
+    model = copy_model("unknown")
+    name = "model.layers.0.self_attn.q_norm.weight"
+    add_tensor(model, "model.layers.2.self_attn.rotary_emb.inv_freq", (64,))
+    atom("generate", model, "--prompt", "x", "--max-tokens", 1).expect(0)
+    add_tensor(model, name, (128,))
+    atom("generate", model, "--prompt", "x").expect(1, name)
+    atom("quantize", model, "-o", path("never"), "--calib", text(), "-q").expect(1, name)
+    tensors = atom("inspect", model, "--json").expect(0).json()["tensors"]
+    assert [t["kind"] for t in tensors if t["name"] == name] == ["unknown"]
+    for name in ("model.layers.4.input_layernorm.weight", "model.layers.0.self_attn.q_proj.bias",
+                 "model.layers.00.input_layernorm.weight", "model.layers.0.self_attn.q_proj.qweight",
+                 "model.layers.0.attn_in.order", "lm_head.bias", "score.weight"):
+        other = copy_model("unknown-" + name)
+        add_tensor(other, name)
+        atom("generate", other, "--prompt", "x").expect(1, name)
+
+
+@test
+def texts_that_are_none():
+    bad, empty = write("bad.txt", b"abc \xff\xfe def"), write("empty.txt", b"")
+    atom("eval", "ppl", TINY, bad).expect(1, "bad.txt", "UTF-8", "4")
+    atom("eval", "ppl", TINY, empty).expect(1, "empty.txt", "less than one window")
+    atom("eval", "ppl", TINY, path("no.txt")).expect(1, "no.txt: No such file")
+    atom("eval", "ppl", TINY, path("")).expect(1, "directory")
+    atom("eval", "ppl", TINY, text(), "--window", 1 << 20).expect(1)
+    atom("quantize", TINY, "-o", path("never"), "--calib", bad, "-q").expect(1, "UTF-8")
+    atom("quantize", TINY, "-o", path("never"), "--calib", empty, "-q").expect(1, "less than one window")
+    atom("quantize", TINY, "-o", path("never"), "--calib", path("no.txt"), "-q").expect(1, "no.txt")
+    atom("quantize", TINY, "-o", path("never"), "--calib", text(), "--window", 1 << 20).expect(1, "2048")
+    atom("quantize", TINY, "-o", path("never"), "--calib", text(), "--samples", 1 << 20).expect(1)
+    atom("sample-calib", TINY, "-o", path("never"), "--window", 2049).expect(1, "2048")
+    atom("generate", TINY, "--prompt", b"abc\xff").expect(1, "UTF-8", "3")
+    atom("generate", TINY, "--prompt-file", path("no.txt")).expect(1, "no.txt")
+    atom("generate", TINY, "--prompt-file", bad).expect(1, "UTF-8")
+    atom("generate", TINY, "--prompt", "x", "--stop", b"\xff").expect(1, "stop", "UTF-8")
+    assert not [f for f in os.listdir(path("")) if f.startswith("never")]
+
+
+@test
+def windows_of_ids_that_are_none():
+    for data, word in ((b"", "0 windows"), (b"{\n", "line 1"), (b'{"ids": 5}\n', "line 1"),
+                       (b'{"ids": [1, 2]}\n', "at least 4"), (b'{"ids": [1, 2, 3, 4096]}\n', "entry 3"),
+                       (b'{"ids": [1, 2, 3, -1]}\n', "entry 3"), (b'{"ids": [1, 2, 3, 1.5]}\n', "entry 3")):
+        file = write("ids.jsonl", data)
+        atom("quantize", TINY, "-o", path("never"), "--calib-ids", file, "--samples", 1, "--window", 4, "-q").expect(
+            1, "ids.jsonl", word)
+
+
+@test
+def standard_output_that_is_lost():
+    lines = path("texts.jsonl")
+    write("texts.jsonl", b'{"text": "a"}\n')
+    commands = ["--help", "--version", "generate %s --prompt x --max-tokens 4" % TINY,
+                "generate %s --prompt x --max-tokens 4 --json" % TINY, "inspect %s" % TINY, "inspect %s --json" % TINY,
+                "tokenize %s < %s" % (TINY, lines), "eval ppl %s --window 64 --max-windows 1 %s" % (TINY, text()),
+                "eval ppl %s --window 64 --max-windows 1 --json %s" % (TINY, text())]
+    commands += [c + " --help" for c in COMMANDS]
+    for c in commands:
+        shell("$ATOM %s > /dev/full" % c).expect(1, "standard output: ")
+        shell("$ATOM %s >&-" % c).expect(1, "standard output: ")
+    # Closed streams must not let a file that is made take their numbers.
+    out = path("closed.jsonl")
+    shell("$ATOM sample-calib %s --samples 1 --window 8 -o %s <&- >&- 2>&-" % (TINY, out))
+    assert len(json.loads(read(out))["ids"]) == 8
+
+
+main()
