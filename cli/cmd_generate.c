@@ -144,7 +144,10 @@ int cmd_generate(int argc, char **argv)
         "generate MODEL --prompt TEXT [options]",
         "Continues a prompt, printing text as it is made. The prompt gets the BOS that the model's tokenizer adds;\n"
         "spellings of added tokens in it are those tokens. Ctrl-C ends the text there.",
-        options, 1, 1, "example: atom generate models/tiny --prompt 'The president said that' --max-tokens 32 --stats"};
+        options,
+        1,
+        1,
+        "example: atom generate models/tiny --prompt 'The president said that' --max-tokens 32 --stats"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
     if (rc == CLI_GO_ON && !r.prompt == !r.prompt_file)

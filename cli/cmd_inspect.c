@@ -59,8 +59,8 @@ static void print_weights(const json_t *s)
     if (whole(s, "wbits") == 16)
         row("weights", "as stored");
     else
-        row("weights", "%lld bits, a scale for %lld row%s, %s, clip %s%g", whole(s, "wbits"), rows, rows == 1 ? "" : "s",
-            json_is_true(at(s, "gptq")) ? "GPTQ" : "rounded to nearest",
+        row("weights", "%lld bits, a scale for %lld row%s, %s, clip %s%g", whole(s, "wbits"), rows,
+            rows == 1 ? "" : "s", json_is_true(at(s, "gptq")) ? "GPTQ" : "rounded to nearest",
             json_is_true(at(s, "clip_search")) ? "searched up to " : "", number(s, "weight_clip"));
 }
 
@@ -68,7 +68,8 @@ static void print_cache(const json_t *s)
 {
     const json_t *rotate = at(s, "rotate");
     const char *when = strcmp(json_string_value(at(s, "kv_rope")), "pre") == 0 ? "before" : "after";
-    const char *first = json_string_value(json_array_get(rotate, 0)), *second = json_string_value(json_array_get(rotate, 1));
+    const char *first = json_string_value(json_array_get(rotate, 0)),
+               *second = json_string_value(json_array_get(rotate, 1));
     if (whole(s, "kvbits") == 16)
         row("KV cache", "half precision, keys %s RoPE", when);
     else
@@ -191,14 +192,14 @@ int cmd_inspect(int argc, char **argv)
     struct atom_error err = {0};
     bool json = false, tensors = false;
     char *text = NULL;
-    const struct cli_option options[] = {
-        {"json", 0, CLI_FLAG, NULL, &json, 0, 0, "all of it as one JSON object", NULL},
-        {"tensors", 0, CLI_FLAG, NULL, &tensors, 0, 0, "list every tensor too", NULL},
-        {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
-    const struct cli_command cmd = {"inspect DIR [options]",
-                                    "Says what a checkpoint holds, float or quantized: shape, scheme, bytes by kind, "
-                                    "bits a weight, and the\nerror each quantized linear ended with. Reads headers only.",
-                                    options, 1, 1, "example: atom inspect models/tiny"};
+    const struct cli_option options[] = {{"json", 0, CLI_FLAG, NULL, &json, 0, 0, "all of it as one JSON object", NULL},
+                                         {"tensors", 0, CLI_FLAG, NULL, &tensors, 0, 0, "list every tensor too", NULL},
+                                         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
+    const struct cli_command cmd = {
+        "inspect DIR [options]",
+        "Says what a checkpoint holds, float or quantized: shape, scheme, bytes by kind, bits a weight, and the\n"
+        "error each quantized linear ended with. Reads headers only.",
+        options, 1, 1, "example: atom inspect models/tiny"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
     if (rc == CLI_GO_ON) {

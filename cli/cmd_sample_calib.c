@@ -112,7 +112,10 @@ int cmd_sample_calib(int argc, char **argv)
         "sample-calib MODEL -o FILE [options]",
         "Lets a model write its own calibration windows, each from BOS on; after an end-of-text token another text\n"
         "begins. 'atom quantize --calib-ids FILE' reads them.",
-        options, 1, 1, "example: atom sample-calib models/tiny --samples 32 --window 256 --seed 1 -o /tmp/calib.jsonl"};
+        options,
+        1,
+        1,
+        "example: atom sample-calib models/tiny --samples 32 --window 256 --seed 1 -o /tmp/calib.jsonl"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
     if (rc == CLI_GO_ON && !path)

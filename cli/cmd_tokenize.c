@@ -151,10 +151,14 @@ int cmd_tokenize(int argc, char **argv)
         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
     const struct cli_command cmd = {
         "tokenize MODEL [options]",
-        "Reads JSON lines {\"text\": ...} from standard input and prints for each a line {\"ids\": [...], \"decoded\": ...}.\n"
+        "Reads JSON lines {\"text\": ...} from standard input and prints for each a line {\"ids\": [...], \"decoded\": "
+        "...}.\n"
         "MODEL is a directory that holds a tokenizer.json, or such a file. Spellings of added tokens in a text become\n"
         "those tokens; decoded text keeps special tokens.",
-        options, 1, 1, "example: echo '{\"text\": \"Hello\"}' | atom tokenize models/tiny --bos"};
+        options,
+        1,
+        1,
+        "example: echo '{\"text\": \"Hello\"}' | atom tokenize models/tiny --bos"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
     if (rc == CLI_GO_ON) {

@@ -131,7 +131,8 @@ def sampling():
 
 @test
 def stats_go_to_standard_error():
-    r = atom("generate", TINY, "--prompt", "x", "--max-tokens", 4, "--stats").expect(0, "prompt: ", "a second", "length")
+    r = atom("generate", TINY, "--prompt", "x", "--max-tokens", 4, "--stats")
+    r.expect(0, "prompt: ", "a second", "length")
     assert "second" not in r.out.decode()
 
 
@@ -164,7 +165,8 @@ def same_bits_on_tiers_and_threads():
         if r.rc and "this processor has no" in r.err:
             continue
         assert r.expect(0).json() == want, (way, r)
-        r = atom(*way, "eval", "ppl", model, text(), "--window", 96, "--max-windows", 3, "--json", "-q").expect(0).json()
+        r = atom(*way, "eval", "ppl", model, text(), "--window", 96, "--max-windows", 3, "--json", "-q")
+        r = r.expect(0).json()
         digits = "%.10g %.10g" % (r["ppl"], r["nll"])
         assert ppl in (None, digits), (way, ppl, digits)
         ppl = digits

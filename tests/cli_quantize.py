@@ -9,8 +9,7 @@ SMALL = ["--samples", "6", "--window", "96"]
 TINIER = ["--samples", "1", "--window", "40"] # for the scalar tier
 
 
-# One thread: GPTQ's sums are OpenBLAS's, whose last bits depend on how many threads it has.
-def quantize(out, *args, source=TINY, before=("--threads", 1)):
+def quantize(out, *args, source=TINY, before=()):
     return atom(*before, "quantize", source, "-o", path(out), "--calib", text(), "-q", *SMALL, *args)
 
 
@@ -60,7 +59,8 @@ def from_quantize_to_text():
     for name in ("config.json", "tokenizer.json", "atom_report.json", "model.safetensors.index.json"):
         assert os.path.exists(os.path.join(model, name)), name
     assert not os.path.exists(os.path.join(model, "atom_state.json"))
-    ppl = atom("eval", "ppl", model, text(), "--window", 128, "--max-windows", 4, "--json", "-q").expect(0).json()["ppl"]
+    r = atom("eval", "ppl", model, text(), "--window", 128, "--max-windows", 4, "--json", "-q").expect(0)
+    ppl = r.json()["ppl"]
     assert 1 < ppl < 1000, ppl
     r = atom("generate", model, "--prompt", "The", "--max-tokens", 8, "--json").expect(0).json()
     assert r["text"] and len(r["ids"]) <= 8
@@ -72,20 +72,21 @@ def same_files_again_and_on_tiers():
     quantize("again").expect(0)
     same_files(whole(), path("again"))
     quantize("fast", *TINIER).expect(0)
-    quantize("scalar", *TINIER, before=["--threads", 1, "--cpu", "scalar"]).expect(0)
+    quantize("scalar", *TINIER, before=["--cpu", "scalar"]).expect(0)
     same_files(path("fast"), path("scalar"))
 
 
 @test
-def same_files_on_threads_without_gptq():
-    quantize("rounded", "--no-gptq").expect(0)
-    quantize("rounded-3", "--no-gptq", before=["--threads", 3]).expect(0)
-    same_files(path("rounded"), path("rounded-3"))
+def same_files_on_threads():
+    for threads in (1, 2, 3):
+        quantize("threads-%d" % threads, before=["--threads", threads]).expect(0)
+        same_files(whole(), path("threads-%d" % threads))
 
 
 @test
 def words_to_standard_error_only():
-    r = atom("quantize", TINY, "-o", path("words"), "--calib", text(), *SMALL).expect(0, "down_proj", "is ready", "layer")
+    r = atom("quantize", TINY, "-o", path("words"), "--calib", text(), *SMALL)
+    r.expect(0, "down_proj", "is ready", "layer")
     assert r.out == b"", r
     r = quantize("quiet")
     assert r.expect(0).err == "" and r.out == b"", r
@@ -203,7 +204,7 @@ def two_runs_do_not_meet():
 
 
 def shell_quantize(out, prefix):
-    return shell("%s $ATOM --threads 1 quantize %s -o %s --calib %s -q %s" % (prefix, TINY, out, text(), " ".join(SMALL)))
+    return shell("%s $ATOM quantize %s -o %s --calib %s -q %s" % (prefix, TINY, out, text(), " ".join(SMALL)))
 
 
 @test

@@ -14,7 +14,7 @@ struct run {
     struct atom_stream_decoder *decoder;
     struct atom_stop_text text;
     int sequence, step_tokens;
-    int last_row; /* of the last step */
+    int last_row;  /* of the last step */
     float *logits; /* [vocab] */
     void *scratch;
     int32_t *ids; /* [most] */

@@ -12,8 +12,8 @@ struct writer {
     const struct atom_windows_options *opt;
     int32_t *ids; /* [samples, window] */
     struct atom_session *session;
-    int batch, first, count; /* windows first .. first + count are being written */
-    int pos;                 /* of the id to draw */
+    int batch, first, count;    /* windows first .. first + count are being written */
+    int pos;                    /* of the id to draw */
     struct atom_step_seq *seqs; /* [batch] */
     int *rows;                  /* [batch] 0, 1, 2 ... */
     float *logits;              /* [batch, vocab] */

@@ -61,8 +61,7 @@ static size_t started(const struct atom_stop_text *s)
     return most;
 }
 
-enum atom_status atom_stop_text_add(struct atom_stop_text *s, const char *text, size_t n_bytes,
-                                    struct atom_error *err)
+enum atom_status atom_stop_text_add(struct atom_stop_text *s, const char *text, size_t n_bytes, struct atom_error *err)
 {
     assert(!s->found);
     enum atom_status st = append(s, text, n_bytes, err);

@@ -19,8 +19,7 @@ enum atom_status atom_stop_text_init(struct atom_stop_text *s, const char *const
 void atom_stop_text_fini(struct atom_stop_text *s);
 
 /* Adds whole characters and moves n_certain. Nothing may be added once a stop string was found. */
-enum atom_status atom_stop_text_add(struct atom_stop_text *s, const char *text, size_t n_bytes,
-                                    struct atom_error *err);
+enum atom_status atom_stop_text_add(struct atom_stop_text *s, const char *text, size_t n_bytes, struct atom_error *err);
 /* The text is over: all of it is certain. */
 void atom_stop_text_finish(struct atom_stop_text *s);
 

@@ -34,12 +34,18 @@ struct inspection {
 static enum kind kind_of(enum atom_tensor_kind kind)
 {
     switch (kind) {
-    case ATOM_TENSOR_LINEAR: return LINEARS;
-    case ATOM_TENSOR_EMBEDDING: return EMBEDDINGS;
-    case ATOM_TENSOR_HEAD: return HEAD;
-    case ATOM_TENSOR_NORM: return NORMS;
-    case ATOM_TENSOR_ORDER: return ORDERS;
-    default: return OTHER;
+    case ATOM_TENSOR_LINEAR:
+        return LINEARS;
+    case ATOM_TENSOR_EMBEDDING:
+        return EMBEDDINGS;
+    case ATOM_TENSOR_HEAD:
+        return HEAD;
+    case ATOM_TENSOR_NORM:
+        return NORMS;
+    case ATOM_TENSOR_ORDER:
+        return ORDERS;
+    default:
+        return OTHER;
     }
 }
 
@@ -101,7 +107,7 @@ static enum atom_status gather(struct inspection *in, struct atom_error *err)
     return match_report(in, err);
 }
 
-/* ---- telling: every function gives a new value, or NULL when out of memory ---------------------------------------- */
+/* ---- telling: a new value, or NULL when out of memory -------------------------------------------------------- */
 
 static int64_t weights_of(const struct atom_config *cfg, int proj)
 {
@@ -155,10 +161,10 @@ static json_t *tell_linears(const struct inspection *in)
         char name[96];
         linear_name(i, name, sizeof name);
         json_t *error = json_is_number(l->error) ? json_real(json_number_value(l->error)) : json_null();
-        json_t *line = json_pack("{s:s, s:[i, i], s:f, s:o, s:I}", "name", name, "shape",
-                                 atom_proj_rows(&in->cfg, p), atom_site_channels(&in->cfg, atom_projs[p].site),
-                                 "bits_per_weight", 8.0 * (double)l->n_bytes / (double)weights_of(&in->cfg, p), "error",
-                                 error, "bytes", (json_int_t)l->n_bytes);
+        json_t *line = json_pack("{s:s, s:[i, i], s:f, s:o, s:I}", "name", name, "shape", atom_proj_rows(&in->cfg, p),
+                                 atom_site_channels(&in->cfg, atom_projs[p].site), "bits_per_weight",
+                                 8.0 * (double)l->n_bytes / (double)weights_of(&in->cfg, p), "error", error, "bytes",
+                                 (json_int_t)l->n_bytes);
         failed = json_array_append_new(lines, line);
     }
     if (failed) {
@@ -193,7 +199,9 @@ static json_t *tell_tensors(const struct inspection *in)
 /* Keys and values of one token in all layers; bits 32: a float model, whose cache is not rounded. */
 static int64_t kv_bytes(const struct atom_config *c, int bits)
 {
-    int64_t head = bits == 32 ? 4 * c->head_dim : bits == 16 ? 2 * c->head_dim : 4 + c->head_dim * (bits == 8 ? 2 : 1) / 2;
+    int64_t head = bits == 32   ? 4 * c->head_dim
+                   : bits == 16 ? 2 * c->head_dim
+                                : 4 + c->head_dim * (bits == 8 ? 2 : 1) / 2;
     return 2 * head * c->kv_heads * c->layers;
 }
 

@@ -99,8 +99,7 @@ struct atom_tensor_place atom_tensor_place(const struct atom_config *cfg, const 
     return p;
 }
 
-enum atom_status atom_tensors_known(const struct atom_config *cfg, const struct atom_tensors *t,
-                                    struct atom_error *err)
+enum atom_status atom_tensors_known(const struct atom_config *cfg, const struct atom_tensors *t, struct atom_error *err)
 {
     for (size_t i = 0; i < atom_tensors_count(t); i++) {
         const struct atom_tensor *tensor = atom_tensors_at(t, i);
