@@ -12,11 +12,11 @@ awk '/^```sh$/ { on = 1; next } /^```/ { on = 0 } on' README.md >"$tmp/examples"
 n=0
 while read -r line; do
     n=$((n + 1))
-    command=$(echo "$line" | awk '{ print $2 }')
+    command=$(echo "$line" | sed -n 's|.*build/atom \([a-z-]*\).*|\1|p')
     name=$n-$command
     # What the examples write goes to the temporary folder, and the program is the one under test.
     line=${line//build\/tiny-w4a4/$tmp\/tiny-w4a4}
-    line=${line/#build\/atom/\"$atom\"}
+    line=${line//build\/atom/\"$atom\"}
     if ! grep -qw -- "$command" "$tmp/help"; then
         echo "not ok $name: --help does not name it"
     elif ! bash -c "$line" >"$tmp/out" 2>"$tmp/err" </dev/null; then
