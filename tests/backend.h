@@ -10,6 +10,7 @@
 
 static const struct atom_backend *const cpu = &atom_backend_cpu;
 static struct atom_error err;
+
 static inline void *room(size_t n_bytes)
 {
     void *p = calloc(n_bytes + 1, 1);
