@@ -13,7 +13,7 @@ typedef __m512i ivec;
 
 #define VEC_FN static inline __attribute__((always_inline, unused))
 
-VEC_FN __mmask16 lanes_below(int n) { return n >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1u << n) - 1u); }
+VEC_FN __mmask16 lanes_below(int n) { return (__mmask16)(n >= 16 ? 0xFFFFu : (1u << n) - 1u); }
 
 VEC_FN vec v_set(float a) { return _mm512_set1_ps(a); }
 VEC_FN vec v_load(const float *p) { return _mm512_loadu_ps(p); }
