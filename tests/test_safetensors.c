@@ -402,7 +402,7 @@ static void test_tiny(void **state)
 
 static void test_mid_28m(void **state)
 {
-    char dir[1024];
+    char dir[4096];
     (void)state;
     if (!shared_model("mid-28m", dir, sizeof dir))
         skip_because("models/mid-28m.tar.xz of the shared folder is not there");

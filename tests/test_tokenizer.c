@@ -1,15 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "atom/atom.h"
+#include "helpers.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <jansson.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 /* ---- small tokenizers -------------------------------------------------------------------------------------------- */
 
@@ -545,7 +537,7 @@ static void real_vocabularies(void **state)
     (void)state;
 }
 
-static int make_dir(void **state)
+static int enter_dir(void **state)
 {
     (void)state;
     if (!mkdtemp(dir))
@@ -571,5 +563,5 @@ int main(void)
         cmocka_unit_test(deep_nesting),      cmocka_unit_test(cut_files),           cmocka_unit_test(directory),
         cmocka_unit_test(tiny_model),        cmocka_unit_test(real_vocabularies),
     };
-    return cmocka_run_group_tests(tests, make_dir, drop_dir);
+    return cmocka_run_group_tests(tests, enter_dir, drop_dir);
 }
