@@ -27,6 +27,9 @@ w8a8|--wbits 8 --abits 8 --kvbits 16 --group 0 --outliers 0 --rows-per-scale 1 -
 w4a16-rtn|--abits 16 --kvbits 16 --outliers 0 --weight-clip 1 --no-gptq
 kv4|--wbits 16 --abits 16 --kvbits 4
 kv8|--wbits 16 --abits 16 --kvbits 8
+search-rotate-qk|--rows-per-scale 1 --weight-clip 1 --search-clip --kv-rope post --rotate qk
+search-rotate-qkv|--rows-per-scale 1 --weight-clip 1 --search-clip --kv-rope post --rotate qkv
+asymmetric|--recipe default --smooth 0
 default|--recipe default'
 
 measure() { # name, options, model
