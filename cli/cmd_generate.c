@@ -32,13 +32,37 @@ static bool print_piece(void *user, const char *text, size_t n_bytes)
     return !r->lost && !cli_interrupted();
 }
 
-static enum atom_status print_json(const struct atom_generate_result *res, struct atom_error *err)
+/* "text" is what the ids decode to by themselves, as other programs have it: a tokenizer that drops the space in front
+ * of a text drops the one that joins it to the prompt. */
+static enum atom_status lone_text(const struct atom_tokenizer *tok, const struct atom_generate_result *res,
+                                  const char **text, size_t *n_bytes, struct atom_error *err)
 {
+    char *alone;
+    size_t n_alone;
+    enum atom_status st =
+        atom_tokenizer_decode(tok, res->ids.ids, res->ids.n, ATOM_DECODE_SKIP_SPECIAL, &alone, &n_alone, err);
+    if (st)
+        return st;
+    bool joined = res->n_text_bytes > 0 && res->text[0] == ' ' && (n_alone == 0 || alone[0] != ' ');
+    *text = res->text + joined;
+    *n_bytes = res->n_text_bytes - joined;
+    free(alone);
+    return ATOM_OK;
+}
+
+static enum atom_status print_json(const struct atom_tokenizer *tok, const struct atom_generate_result *res,
+                                   struct atom_error *err)
+{
+    const char *lone;
+    size_t n_lone;
+    enum atom_status st = lone_text(tok, res, &lone, &n_lone, err);
+    if (st)
+        return st;
     json_t *ids = json_array();
     int failed = !ids;
     for (size_t i = 0; i < res->ids.n; i++)
         failed |= json_array_append_new(ids, json_integer(res->ids.ids[i]));
-    json_t *o = json_pack("{s:o, s:s%, s:s, s:i}", "ids", ids, "text", res->text, res->n_text_bytes, "finish_reason",
+    json_t *o = json_pack("{s:o, s:s%, s:s, s:i}", "ids", ids, "text", lone, n_lone, "finish_reason",
                           atom_finish_name(res->finish), "prompt_tokens", res->prompt_tokens);
     char *text = o && !failed ? json_dumps(o, 0) : NULL;
     json_decref(o);
@@ -108,7 +132,7 @@ static int generate(struct request *r)
         snprintf(err.message, sizeof err.message, "standard output: %s", strerror(r->lost));
     }
     if (!st && r->json)
-        st = print_json(&res, &err);
+        st = print_json(atom_model_tokenizer(model), &res, &err);
     else if (!st && isatty(STDOUT_FILENO) == 1)
         putchar('\n');
     if (!st && r->stats)
@@ -136,7 +160,7 @@ int cmd_generate(int argc, char **argv)
         {"seed", 's', CLI_SIZE, "S", &o->sampling.seed, 0, 0, "same seed, same text (0)", NULL},
         {"stop", 0, CLI_TEXTS, "TEXT", &r.stop, 0, 0, "end before this text; may be given again", NULL},
         {"ignore-eos", 0, CLI_FLAG, NULL, &o->ignore_eos, 0, 0, "go on after an end-of-text token", NULL},
-        {"json", 0, CLI_FLAG, NULL, &r.json, 0, 0, "one object at the end: ids, text, finish_reason, prompt_tokens",
+        {"json", 0, CLI_FLAG, NULL, &r.json, 0, 0, "one object at the end: ids, text (of the ids alone), finish_reason, prompt_tokens",
          NULL},
         {"stats", 0, CLI_FLAG, NULL, &r.stats, 0, 0, "say on standard error how fast it was", NULL},
         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
