@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One prompt continued: prefill in chunks, then token by token. */
+#include "base/clock.h"
 #include "engine/stop_text.h"
 #include "model/model.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct run {
     struct atom_model *model;
@@ -34,13 +34,6 @@ void atom_generate_result_fini(struct atom_generate_result *r)
     atom_ids_free(&r->ids);
     free(r->text);
     *r = (struct atom_generate_result){0};
-}
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
@@ -154,19 +147,19 @@ static enum atom_status generate(struct run *r, const int32_t *ids, size_t n, st
                                  struct atom_error *err)
 {
     bool over = false;
-    double started = seconds();
+    double started = atom_seconds();
     enum atom_status st = prefill(r, ids, n, err);
     res->finish = ATOM_FINISH_CANCELLED;
     if (!st && !r->cancelled)
         st = draw(r, &over, &res->finish, err);
-    double first = seconds();
+    double first = atom_seconds();
     while (!st && !over && !r->cancelled) {
         st = step(r, &r->ids[r->n - 1], 1, err);
         st = st ? st : draw(r, &over, &res->finish, err);
     }
     st = st ? st : end_text(r, err);
     res->prefill_seconds = first - started;
-    res->decode_seconds = seconds() - first;
+    res->decode_seconds = atom_seconds() - first;
     return st;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quant/layer_quant.h"
 
+#include "base/clock.h"
 #include "quant/gptq.h"
 #include "quant/order.h"
 #include "quant/smooth.h"
@@ -8,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { FLOATS = 1 << ATOM_F32 | 1 << ATOM_F16 | 1 << ATOM_BF16 };
 
@@ -24,19 +24,13 @@ struct job {
     int first_tensor[ATOM_N_PROJ]; /* of each linear in out->pack */
 };
 
-static bool asymmetric(const struct atom_scheme *s) { return s->gptq && s->wbits < 16 && s->asymmetric > 0; }
-
-bool atom_layer_quant_keeps_exact(const struct atom_scheme *s) { return asymmetric(s); }
+bool atom_layer_quant_keeps_exact(const struct atom_scheme *s)
+{
+    return s->gptq && s->wbits < 16 && s->asymmetric > 0;
+}
 
 /* float, sums, advance */
 int atom_layer_quant_passes(const struct atom_scheme *s) { return s->wbits < 16 ? 3 : 2; }
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- orders ------------------------------------------------------------------------------------------------------ */
 
@@ -133,7 +127,7 @@ static enum atom_status quantize_linear(struct job *j, int proj, struct atom_hes
     struct atom_weight_options wo;
     struct atom_qlinear *q = NULL;
     float *w = NULL;
-    double started = seconds();
+    double started = atom_seconds();
     struct atom_report_line *line = &j->out->report[j->out->n_report];
     atom_weight_options_of(scheme, hs->k, &wo);
     enum atom_status st = stored_weights(j, proj, &w, err);
@@ -148,7 +142,7 @@ static enum atom_status quantize_linear(struct job *j, int proj, struct atom_hes
     st = st ? st : atom_pack_linear(&j->out->pack, name, q, err);
     if (!st) {
         char note[160];
-        *line = (struct atom_report_line){name, line->error, atom_qlinear_bits(q), seconds() - started};
+        *line = (struct atom_report_line){name, line->error, atom_qlinear_bits(q), atom_seconds() - started};
         j->out->n_report++;
         snprintf(note, sizeof note, "layer %2d  %-18s error %.4f  %.3f bits  %.2f s", j->index, atom_projs[proj].name,
                  line->error, line->bits, line->seconds);
@@ -217,7 +211,7 @@ static enum atom_status quantize_site(struct job *j, enum atom_site_id site, con
 
 static enum atom_status quantize_sites(struct job *j, struct atom_error *err)
 {
-    struct atom_calib_sums sums = {.exact = asymmetric(j->set->scheme) ? &j->exact : NULL};
+    struct atom_calib_sums sums = {.exact = atom_layer_quant_keeps_exact(j->set->scheme) ? &j->exact : NULL};
     enum atom_status st = sums.exact ? load_float_layer(j, 16, &j->exact, err) : ATOM_OK;
     for (int i = 0; i < ATOM_N_SITES && !st; i++) {
         size_t k = (size_t)atom_site_channels(j->set->cfg, (enum atom_site_id)i);
