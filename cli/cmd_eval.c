@@ -66,7 +66,10 @@ int cmd_eval(int argc, char **argv)
         "eval ppl [options] MODEL FILE...",
         "Perplexity of a float or quantized model. Each file is one string with one BOS, cut into windows that do\n"
         "not overlap; the first token of a window is not scored, a short last window is dropped.",
-        options, 3, -1, "example: atom eval ppl models/tiny --window 256 models/tiny/eval.txt"};
+        options,
+        3,
+        -1,
+        "example: atom eval ppl models/tiny --window 256 models/tiny/eval.txt"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     struct atom_model *model = NULL;
     struct atom_error err = {0};

@@ -160,8 +160,8 @@ int cmd_generate(int argc, char **argv)
         {"seed", 's', CLI_SIZE, "S", &o->sampling.seed, 0, 0, "same seed, same text (0)", NULL},
         {"stop", 0, CLI_TEXTS, "TEXT", &r.stop, 0, 0, "end before this text; may be given again", NULL},
         {"ignore-eos", 0, CLI_FLAG, NULL, &o->ignore_eos, 0, 0, "go on after an end-of-text token", NULL},
-        {"json", 0, CLI_FLAG, NULL, &r.json, 0, 0, "one object at the end: ids, text (of the ids alone), finish_reason, prompt_tokens",
-         NULL},
+        {"json", 0, CLI_FLAG, NULL, &r.json, 0, 0,
+         "one object at the end: ids, text (of the ids alone), finish_reason, prompt_tokens", NULL},
         {"stats", 0, CLI_FLAG, NULL, &r.stats, 0, 0, "say on standard error how fast it was", NULL},
         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
     const struct cli_command cmd = {

@@ -199,7 +199,10 @@ int cmd_inspect(int argc, char **argv)
         "inspect DIR [options]",
         "Says what a checkpoint holds, float or quantized: shape, scheme, bytes by kind, bits a weight, and the\n"
         "error each quantized linear ended with. Reads headers only.",
-        options, 1, 1, "example: atom inspect models/tiny"};
+        options,
+        1,
+        1,
+        "example: atom inspect models/tiny"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
     if (rc == CLI_GO_ON) {

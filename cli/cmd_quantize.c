@@ -21,9 +21,8 @@ static void apply(const struct request *r, struct atom_scheme *s)
     static const unsigned rotations[] = {0, ATOM_ROTATE_QK, ATOM_ROTATE_V, ATOM_ROTATE_QK | ATOM_ROTATE_V};
     const struct {
         int from, *to;
-    } ints[] = {{r->wbits, &s->wbits},       {r->abits, &s->abits},
-                {r->kvbits, &s->kvbits},     {r->group, &s->group},
-                {r->outliers, &s->outliers}, {r->rows_per_scale, &s->rows_per_scale},
+    } ints[] = {{r->wbits, &s->wbits},         {r->abits, &s->abits},       {r->kvbits, &s->kvbits},
+                {r->group, &s->group},         {r->outliers, &s->outliers}, {r->rows_per_scale, &s->rows_per_scale},
                 {r->lm_head, &s->lm_head_bits}};
     for (size_t i = 0; i < sizeof ints / sizeof ints[0]; i++)
         if (ints[i].from >= 0)
@@ -80,8 +79,18 @@ static int run(const struct cli_command *cmd, const struct request *r, struct at
 int cmd_quantize(int argc, char **argv)
 {
     struct atom_quantize_options o = {.samples = 64, .window = 1024};
-    struct request r = {.recipe = "default", .wbits = -1, .abits = -1, .kvbits = -1, .group = -1, .outliers = -1,
-                        .rows_per_scale = -1, .kv_rope = -1, .rotate = -1, .lm_head = -1, .smooth = -1, .asymmetric = -1};
+    struct request r = {.recipe = "default",
+                        .wbits = -1,
+                        .abits = -1,
+                        .kvbits = -1,
+                        .group = -1,
+                        .outliers = -1,
+                        .rows_per_scale = -1,
+                        .kv_rope = -1,
+                        .rotate = -1,
+                        .lm_head = -1,
+                        .smooth = -1,
+                        .asymmetric = -1};
     const struct cli_option options[] = {
         {"output", 'o', CLI_TEXT, "OUT", &o.out, 0, 0, "directory to make", NULL},
         {"calib", 0, CLI_TEXT, "FILE", &o.calib, 0, 0, "calibration text", NULL},
@@ -119,8 +128,11 @@ int cmd_quantize(int argc, char **argv)
         "quantize MODEL -o OUT --calib FILE [options]",
         "Makes a low-bit checkpoint: activations reordered by energy with the outlier channels in INT8, weights by\n"
         "groups with GPTQ, a quantized KV cache. Goes layer by layer; a run that was stopped can go on (--resume).",
-        options, 1, 1,
-        "examples:\n  atom quantize models/tiny -o /tmp/tiny-w4a4 --calib models/tiny/eval.txt --samples 8 --window 256\n"
+        options,
+        1,
+        1,
+        "examples:\n  atom quantize models/tiny -o /tmp/tiny-w4a4 --calib models/tiny/eval.txt --samples 8 --window "
+        "256\n"
         "  atom quantize MODEL -o OUT --calib FILE --recipe paper"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;

@@ -102,9 +102,15 @@ static int set_value(const struct cli_command *cmd, const struct cli_option *o, 
 {
     double v;
     switch (o->kind) {
-    case CLI_FLAG: *(bool *)o->to = true; return CLI_GO_ON;
-    case CLI_UNFLAG: *(bool *)o->to = false; return CLI_GO_ON;
-    case CLI_TEXT: *(const char **)o->to = value; return CLI_GO_ON;
+    case CLI_FLAG:
+        *(bool *)o->to = true;
+        return CLI_GO_ON;
+    case CLI_UNFLAG:
+        *(bool *)o->to = false;
+        return CLI_GO_ON;
+    case CLI_TEXT:
+        *(const char **)o->to = value;
+        return CLI_GO_ON;
     case CLI_TEXTS:
         return add_text(o->to, value) ? CLI_GO_ON
                                       : cli_usage(cmd, "--%s can be given %d times at most", o->name, CLI_MAX_TEXTS);
@@ -189,7 +195,7 @@ int cli_parse(const struct cli_command *cmd, int argc, char **argv, const char *
         }
     }
     if (*n_args < cmd->min_args || (cmd->max_args >= 0 && *n_args > cmd->max_args))
-        return cli_usage(cmd, "%s: usage: atom %s", *n_args < cmd->min_args ? "an argument is missing" : "too many arguments",
-                         cmd->usage);
+        return cli_usage(cmd, "%s: usage: atom %s",
+                         *n_args < cmd->min_args ? "an argument is missing" : "too many arguments", cmd->usage);
     return CLI_GO_ON;
 }

@@ -8,9 +8,11 @@ static const char seed[] =
     "{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":2,\"vocab_size\":100,"
     "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":16,\"rms_norm_eps\":1e-5,\"eos_token_id\":[1,2],"
     "\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":5e5,\"factor\":8,\"low_freq_factor\":1,"
-    "\"high_freq_factor\":4,\"original_max_position_embeddings\":8192},\"quantization_config\":{\"quant_method\":\"atom\","
+    "\"high_freq_factor\":4,\"original_max_position_embeddings\":8192},\"quantization_config\":{\"quant_method\":"
+    "\"atom\","
     "\"version\":1,\"wbits\":4,\"abits\":4,\"kvbits\":4,\"group\":128,\"outliers\":128,\"outlier_bits\":8,"
-    "\"rows_per_scale\":2,\"act_clip\":0.9,\"weight_clip\":0.85,\"kv_clip\":1.0,\"kv_rope\":\"post\",\"rotate\":[\"qk\"],"
+    "\"rows_per_scale\":2,\"act_clip\":0.9,\"weight_clip\":0.85,\"kv_clip\":1.0,\"kv_rope\":\"post\",\"rotate\":["
+    "\"qk\"],"
     "\"lm_head_bits\":16,\"gptq\":true}}";
 const void *const fuzz_seed = seed;
 const size_t fuzz_seed_bytes = sizeof seed - 1;

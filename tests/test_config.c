@@ -6,13 +6,13 @@
 #include <jansson.h>
 #include <sys/stat.h>
 
-#define BASE                                                                                                          \
-    "\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":2,"                     \
+#define BASE                                                                                                           \
+    "\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":2,"                    \
     "\"num_attention_heads\":4,\"vocab_size\":100"
 
-#define ATOM_Q                                                                                                        \
-    "\"quant_method\":\"atom\",\"version\":1,\"wbits\":4,\"abits\":4,\"kvbits\":4,\"group\":128,\"outliers\":128,"      \
-    "\"outlier_bits\":8,\"rows_per_scale\":2,\"act_clip\":0.9,\"weight_clip\":0.85,\"kv_clip\":1.0,"                    \
+#define ATOM_Q                                                                                                         \
+    "\"quant_method\":\"atom\",\"version\":1,\"wbits\":4,\"abits\":4,\"kvbits\":4,\"group\":128,\"outliers\":128,"     \
+    "\"outlier_bits\":8,\"rows_per_scale\":2,\"act_clip\":0.9,\"weight_clip\":0.85,\"kv_clip\":1.0,"                   \
     "\"kv_rope\":\"pre\",\"rotate\":[],\"lm_head_bits\":16,\"gptq\":true"
 
 static struct atom_config good(const char *text)
@@ -33,9 +33,9 @@ static void bad(const char *text, enum atom_status code, const char *words)
     assert_memory_equal(&c, &before, sizeof c);
 }
 
-#define GOOD(more) good("{" BASE "," more "}")
+#define GOOD(more)               good("{" BASE "," more "}")
 #define UNSUPPORTED(more, words) bad("{" BASE "," more "}", ATOM_ERR_UNSUPPORTED, words)
-#define DAMAGED(more, words) bad("{" BASE "," more "}", ATOM_ERR_FORMAT, words)
+#define DAMAGED(more, words)     bad("{" BASE "," more "}", ATOM_ERR_FORMAT, words)
 
 static void test_defaults(void **state)
 {
@@ -66,7 +66,7 @@ static void test_fields(void **state)
 static void test_rope(void **state)
 {
     (void)state;
-#define LLAMA3                                                                                                        \
+#define LLAMA3                                                                                                         \
     "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192"
     const struct atom_config same[] = {
         GOOD("\"rope_theta\":5e5,\"rope_scaling\":{\"rope_type\":\"llama3\"," LLAMA3 "}"),
@@ -80,7 +80,8 @@ static void test_rope(void **state)
     }
     struct atom_config c = GOOD("\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}");
     assert_true(c.rope.kind == ATOM_ROPE_LINEAR && c.rope.factor == 4 && c.rope.theta == 10000);
-    c = GOOD("\"rope_scaling\":null,\"rope_theta\":1e6,\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":1e6}");
+    c = GOOD(
+        "\"rope_scaling\":null,\"rope_theta\":1e6,\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":1e6}");
     assert_true(c.rope.kind == ATOM_ROPE_DEFAULT && c.rope.theta == 1e6);
 
     UNSUPPORTED("\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2.0}", "'dynamic'");
@@ -137,10 +138,12 @@ static void test_damaged(void **state)
     bad("", ATOM_ERR_FORMAT, "JSON");
     bad("[1]", ATOM_ERR_FORMAT, "not a JSON object");
     bad("{\"model_type\":\"llama\",\"hidden_size\":65,\"intermediate_size\":96,\"num_hidden_layers\":2,"
-        "\"num_attention_heads\":4,\"vocab_size\":100}", ATOM_ERR_FORMAT, "no multiple of 4");
+        "\"num_attention_heads\":4,\"vocab_size\":100}",
+        ATOM_ERR_FORMAT, "no multiple of 4");
 }
 
-/* ---- schemes ------------------------------------------------------------------------------------------------------ */
+/* ---- schemes ------------------------------------------------------------------------------------------------------
+ */
 
 #define QUANT(fields) "\"quantization_config\":{" fields "}"
 
@@ -174,7 +177,8 @@ static void test_scheme_check(void **state)
     assert_fails(atom_scheme_recipe("best", &s, &err), &err, ATOM_ERR_INVALID, "'best'");
     memset(&err, 0, sizeof err);
     assert_ok(atom_scheme_recipe("default", &s, &err), &err);
-    const int good_sizes[] = {0, 1, 2, 12, 20, 24, 40, 48, 64, 80, 96, 128, 160}, bad_sizes[] = {3, 6, 10, 36, 100, 112};
+    const int good_sizes[] = {0, 1, 2, 12, 20, 24, 40, 48, 64, 80, 96, 128, 160},
+              bad_sizes[] = {3, 6, 10, 36, 100, 112};
     for (size_t i = 0; i < sizeof good_sizes / sizeof *good_sizes; i++)
         assert_ok(atom_scheme_check(&s, good_sizes[i], &err), &err);
     for (size_t i = 0; i < sizeof bad_sizes / sizeof *bad_sizes; i++)
@@ -183,11 +187,11 @@ static void test_scheme_check(void **state)
     assert_fails(atom_scheme_check(&s, 0, &err), &err, ATOM_ERR_INVALID, "rotate qk needs kv_rope post");
     s.rotate = ATOM_ROTATE_V;
     assert_int_equal(atom_scheme_check(&s, 0, NULL), ATOM_OK);
-#define REFUSED(change)                                                                                               \
-    do {                                                                                                              \
-        struct atom_scheme other = s;                                                                                 \
-        other.change;                                                                                                 \
-        assert_int_equal(atom_scheme_check(&other, 0, NULL), ATOM_ERR_INVALID);                                       \
+#define REFUSED(change)                                                                                                \
+    do {                                                                                                               \
+        struct atom_scheme other = s;                                                                                  \
+        other.change;                                                                                                  \
+        assert_int_equal(atom_scheme_check(&other, 0, NULL), ATOM_ERR_INVALID);                                        \
     } while (0)
     REFUSED(wbits = 5);
     REFUSED(abits = 2);
@@ -202,7 +206,8 @@ static void test_scheme_check(void **state)
     REFUSED(rotate = 8);
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------------------------------
+ */
 
 static void test_generation_config(void **state)
 {
@@ -285,10 +290,10 @@ static void test_tiny(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_rope),         cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_damaged),      cmocka_unit_test(test_quantized),
-        cmocka_unit_test(test_scheme_check), cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_rope),           cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_damaged),        cmocka_unit_test(test_quantized),
+        cmocka_unit_test(test_scheme_check),   cmocka_unit_test(test_generation_config),
         cmocka_unit_test(test_quantized_text), cmocka_unit_test(test_tiny),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

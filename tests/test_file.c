@@ -10,7 +10,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-/* ---- failing system calls: these stand in front of the C library's ------------------------------------------------ */
+/* ---- failing system calls: these stand in front of the C library's ------------------------------------------------
+ */
 
 static int short_writes, write_errno, write_failures, fsync_errno, rename_errno, exchange_errno;
 
@@ -49,7 +50,8 @@ int renameat2(int a, const char *from, int b, const char *to, unsigned flags)
     return exchange_errno ? -1 : real(a, from, b, to, flags);
 }
 
-/* ---- helpers ------------------------------------------------------------------------------------------------------ */
+/* ---- helpers ------------------------------------------------------------------------------------------------------
+ */
 
 static struct atom_error err;
 
@@ -79,7 +81,8 @@ static void assert_holds(const char *dir, const char *name, const char *text)
 
 static bool there(const char *dir, const char *name) { return access(in_dir(dir, name), F_OK) == 0; }
 
-/* ---- reading and writing ------------------------------------------------------------------------------------------ */
+/* ---- reading and writing ------------------------------------------------------------------------------------------
+ */
 
 static void test_read(void **state)
 {
@@ -143,7 +146,8 @@ static void test_write_fails(void **state)
     assert_int_equal(access("/dev/full", F_OK), 0);
 }
 
-/* ---- directories -------------------------------------------------------------------------------------------------- */
+/* ---- directories --------------------------------------------------------------------------------------------------
+ */
 
 static void put_dir(const char *dir, const char *name, const char *text)
 {
@@ -205,7 +209,8 @@ static void test_replace_refuses(void **state)
     free(to);
 }
 
-/* ---- maps --------------------------------------------------------------------------------------------------------- */
+/* ---- maps ---------------------------------------------------------------------------------------------------------
+ */
 
 static void test_map(void **state)
 {

@@ -59,19 +59,23 @@ static void refused(const char *dir, const char *header, size_t n_data, const ch
     fails(dir, ATOM_ERR_FORMAT, words);
 }
 
-#define ENTRY(name, dtype, shape, begin, end)                                                                         \
+#define ENTRY(name, dtype, shape, begin, end)                                                                          \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":[" shape "],\"data_offsets\":[" #begin "," #end "]}"
 
-/* ---- one file ----------------------------------------------------------------------------------------------------- */
+/* ---- one file -----------------------------------------------------------------------------------------------------
+ */
 
 static void test_good(void **state)
 {
     struct atom_tensors *t = NULL;
     const struct atom_tensor *x = NULL;
-    put_file(*state, "model.safetensors",
-             "{\"__metadata__\":{\"format\":\"pt\"}," ENTRY("b", "U8", "3", 0, 3) "," ENTRY("a", "F32", "2,2", 3, 19) ","
-             ENTRY("empty", "F16", "0,7", 19, 19) "," ENTRY("scalar", "I64", "", 19, 27) ","
-             ENTRY("odd", "NEWTYPE99", "5", 27, 30) "} \n ", 30);
+    put_file(
+        *state, "model.safetensors",
+        "{\"__metadata__\":{\"format\":\"pt\"}," ENTRY("b", "U8", "3", 0, 3) "," ENTRY(
+            "a", "F32", "2,2", 3, 19) "," ENTRY("empty", "F16", "0,7", 19,
+                                                19) "," ENTRY("scalar", "I64", "", 19,
+                                                              27) "," ENTRY("odd", "NEWTYPE99", "5", 27, 30) "} \n ",
+        30);
     assert_ok(atom_tensors_open(*state, &t, &err), &err);
     assert_int_equal(atom_tensors_count(t), 5);
     assert_string_equal(atom_tensors_at(t, 0)->name, "a");
@@ -173,7 +177,8 @@ static void test_cut_short(void **state)
     atom_tensors_close(t);
 }
 
-/* ---- shards ------------------------------------------------------------------------------------------------------- */
+/* ---- shards -------------------------------------------------------------------------------------------------------
+ */
 
 #define INDEX "model.safetensors.index.json"
 
@@ -190,7 +195,8 @@ static void test_shards(void **state)
     put_file(dir, "one", "{" ENTRY("a", "U8", "2", 0, 2) "," ENTRY("c", "U8", "2", 2, 4) "}", 4);
     put_file(dir, "two", "{" ENTRY("b", "U8", "2", 0, 2) "}", 2);
     put_file(dir, "again", "{" ENTRY("b", "U8", "2", 0, 2) "}", 2);
-    put_text(dir, INDEX, "{\"metadata\":{\"total_size\":6},\"weight_map\":{\"a\":\"one\",\"b\":\"two\",\"c\":\"one\"}}");
+    put_text(dir, INDEX,
+             "{\"metadata\":{\"total_size\":6},\"weight_map\":{\"a\":\"one\",\"b\":\"two\",\"c\":\"one\"}}");
     assert_ok(atom_tensors_open(dir, &t, &err), &err);
     assert_int_equal(atom_tensors_count(t), 3);
     assert_string_equal(atom_tensors_find(t, "b")->file, "two");
@@ -235,7 +241,8 @@ static void test_many_shards(void **state)
     fails(*state, ATOM_ERR_UNSUPPORTED, "more than");
 }
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------ */
+/* ---- numbers ------------------------------------------------------------------------------------------------------
+ */
 
 /* Written apart from the code under test. */
 static double half_value(unsigned h)
@@ -324,7 +331,8 @@ static void test_floats(void **state)
     free(out);
 }
 
-/* ---- writer ------------------------------------------------------------------------------------------------------- */
+/* ---- writer -------------------------------------------------------------------------------------------------------
+ */
 
 static void test_write(void **state)
 {
@@ -334,7 +342,13 @@ static void test_write(void **state)
         {.name = "z\"\\\n\xc3\xa4", .dtype = ATOM_U8, .n_dims = 1, .dims = {3}, .data = packed, .n_bytes = 3},
         {.name = "a", .dtype = ATOM_F32, .n_dims = 2, .dims = {2, 3}, .data = weights, .n_bytes = 24},
         {.name = "none", .dtype = ATOM_F16, .n_dims = 2, .dims = {0, 3}},
-        {.name = "odd", .dtype = ATOM_OTHER, .dtype_text = "F64", .n_dims = 1, .dims = {2}, .data = weights, .n_bytes = 16},
+        {.name = "odd",
+         .dtype = ATOM_OTHER,
+         .dtype_text = "F64",
+         .n_dims = 1,
+         .dims = {2},
+         .data = weights,
+         .n_bytes = 16},
     };
     struct atom_tensors *t = NULL;
     const struct atom_tensor *x;
@@ -371,7 +385,8 @@ static void test_write(void **state)
     free(path);
 }
 
-/* ---- real models -------------------------------------------------------------------------------------------------- */
+/* ---- real models --------------------------------------------------------------------------------------------------
+ */
 
 static void open_model(const char *dir, size_t count)
 {
@@ -383,7 +398,8 @@ static void open_model(const char *dir, size_t count)
     assert_int_equal(atom_tensors_count(t), count);
     assert_ok(atom_tensors_need(t, "model.embed_tokens.weight", 1u << ATOM_BF16, c.vocab, c.hidden, &w, &err), &err);
     assert_ok(atom_tensors_need(t, "model.layers.1.self_attn.k_proj.weight", 1u << ATOM_BF16, c.kv_heads * c.head_dim,
-                                c.hidden, &w, &err), &err);
+                                c.hidden, &w, &err),
+              &err);
     float *x = malloc((size_t)c.hidden * sizeof *x);
     assert_non_null(x);
     atom_tensor_floats(w, 0, (size_t)c.hidden, x);
@@ -413,10 +429,10 @@ int main(void)
 {
 #define IN_DIR(test) cmocka_unit_test_setup_teardown(test, fresh, done)
     const struct CMUnitTest tests[] = {
-        IN_DIR(test_good),          IN_DIR(test_frame),          IN_DIR(test_entries), IN_DIR(test_cut_short),
-        IN_DIR(test_shards),        IN_DIR(test_many_shards),    cmocka_unit_test(test_half),
-        cmocka_unit_test(test_bf16), cmocka_unit_test(test_floats), IN_DIR(test_write),   IN_DIR(test_tiny),
-        IN_DIR(test_mid_28m),
+        IN_DIR(test_good),           IN_DIR(test_frame),          IN_DIR(test_entries),
+        IN_DIR(test_cut_short),      IN_DIR(test_shards),         IN_DIR(test_many_shards),
+        cmocka_unit_test(test_half), cmocka_unit_test(test_bf16), cmocka_unit_test(test_floats),
+        IN_DIR(test_write),          IN_DIR(test_tiny),           IN_DIR(test_mid_28m),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

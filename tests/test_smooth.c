@@ -99,8 +99,8 @@ static void a_smoothed_layer_is_the_same_function(void **state)
     struct atom_smoothed *s;
     (void)state;
     rig_init(&r);
-    const struct atom_smooth_input in = {&r.cfg, r.tensors, &r.scheme, 1, (const double *const *)r.energy,
-                                         (const int32_t *const *)r.orders};
+    const struct atom_smooth_input in = {
+        &r.cfg, r.tensors, &r.scheme, 1, (const double *const *)r.energy, (const int32_t *const *)r.orders};
     assert_ok(atom_smooth(&in, &s, &err), &err);
     int n = TOKENS * r.cfg.hidden;
     float *before = malloc((size_t)n * sizeof *before), *after = malloc((size_t)n * sizeof *after);
@@ -131,8 +131,8 @@ static void a_missing_tensor_is_named(void **state)
     struct atom_smoothed *s;
     (void)state;
     rig_init(&r);
-    const struct atom_smooth_input in = {&r.cfg, r.tensors, &r.scheme, 4, (const double *const *)r.energy,
-                                         (const int32_t *const *)r.orders};
+    const struct atom_smooth_input in = {
+        &r.cfg, r.tensors, &r.scheme, 4, (const double *const *)r.energy, (const int32_t *const *)r.orders};
     assert_fails(atom_smooth(&in, &s, &err), &err, ATOM_ERR_FORMAT, "model.layers.4.");
     rig_fini(&r);
 }

@@ -162,8 +162,8 @@ static void test_affinity(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_once),    cmocka_unit_test(test_sleepers), cmocka_unit_test(test_many_callers),
-        cmocka_unit_test(test_start),        cmocka_unit_test(test_affinity),
+        cmocka_unit_test(test_each_once), cmocka_unit_test(test_sleepers), cmocka_unit_test(test_many_callers),
+        cmocka_unit_test(test_start),     cmocka_unit_test(test_affinity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

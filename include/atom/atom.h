@@ -34,9 +34,9 @@ enum atom_status {
     ATOM_ERR_FORMAT,      /* a file does not say what it should */
     ATOM_ERR_UNSUPPORTED, /* well-formed, but not done here */
     ATOM_ERR_NOMEM,
-    ATOM_ERR_NUMERIC,     /* a NaN or an infinity where a number was needed */
-    ATOM_ERR_CAPACITY,    /* more tokens or sequences than were asked for at creation */
-    ATOM_ERR_CANCELLED    /* a callback asked to stop */
+    ATOM_ERR_NUMERIC,  /* a NaN or an infinity where a number was needed */
+    ATOM_ERR_CAPACITY, /* more tokens or sequences than were asked for at creation */
+    ATOM_ERR_CANCELLED /* a callback asked to stop */
 };
 
 struct atom_error {
@@ -135,9 +135,9 @@ struct atom_scheme {
     int outliers;       /* channels per site kept in INT8 */
     int rows_per_scale; /* output rows per weight scale */
     float act_clip, weight_clip, kv_clip;
-    bool clip_search;   /* weight_clip is the upper end of a search for each group's best ratio */
+    bool clip_search; /* weight_clip is the upper end of a search for each group's best ratio */
     enum atom_kv_rope kv_rope;
-    unsigned rotate; /* ATOM_ROTATE_* */
+    unsigned rotate;  /* ATOM_ROTATE_* */
     int lm_head_bits; /* 16 or 8 */
     bool gptq;
     float smooth;     /* strength of the migration of channel sizes inside a group into the weights; 0: none */
@@ -150,15 +150,15 @@ ATOM_API enum atom_status atom_scheme_recipe(const char *name, struct atom_schem
 /* ---- quantize ---------------------------------------------------------------------------------------------------- */
 
 struct atom_quantize_options {
-    const char *model;      /* Hugging Face directory */
-    const char *out;        /* directory to make */
-    const char *calib;      /* text file, tokenized as one string with one BOS; NULL when calib_ids is set */
-    const char *calib_ids;  /* instead: JSON lines {"ids": [...]}, a window each */
-    int samples;            /* windows: the first N of the file */
-    int window;             /* tokens a window */
-    struct atom_scheme scheme; /* outliers -1: 128, or a quarter of the narrowest site where that is less */
-    bool resume;            /* go on from OUT.partial if model, calibration and options are the same */
-    bool overwrite;         /* exchange an existing OUT as a whole */
+    const char *model;          /* Hugging Face directory */
+    const char *out;            /* directory to make */
+    const char *calib;          /* text file, tokenized as one string with one BOS; NULL when calib_ids is set */
+    const char *calib_ids;      /* instead: JSON lines {"ids": [...]}, a window each */
+    int samples;                /* windows: the first N of the file */
+    int window;                 /* tokens a window */
+    struct atom_scheme scheme;  /* outliers -1: 128, or a quarter of the narrowest site where that is less */
+    bool resume;                /* go on from OUT.partial if model, calibration and options are the same */
+    bool overwrite;             /* exchange an existing OUT as a whole */
     atom_progress_fn *progress; /* may be NULL */
     void *user;
 };
@@ -184,7 +184,8 @@ ATOM_API void atom_model_close(struct atom_model *model);
 ATOM_API const struct atom_model_info *atom_model_info(const struct atom_model *model);
 ATOM_API const struct atom_tokenizer *atom_model_tokenizer(const struct atom_model *model);
 
-/* ---- session: sequences over one paged KV cache ------------------------------------------------------------------- */
+/* ---- session: sequences over one paged KV cache -------------------------------------------------------------------
+ */
 
 struct atom_session;
 
@@ -243,7 +244,7 @@ struct atom_generate_options {
     struct atom_sampling sampling;
     const char *const *stop; /* text ends before the first of these; UTF-8, not empty; NULL when n_stop is 0 */
     int n_stop;
-    bool ignore_eos; /* go on after the model's end-of-text ids */
+    bool ignore_eos;       /* go on after the model's end-of-text ids */
     atom_text_fn *on_text; /* may be NULL */
     void *user;
 };
@@ -289,17 +290,17 @@ ATOM_API enum atom_status atom_sample_windows(struct atom_model *model, const st
 /* ---- evaluate ---------------------------------------------------------------------------------------------------- */
 
 struct atom_ppl_options {
-    int window; /* 0: 1024 */
+    int window;      /* 0: 1024 */
     int max_windows; /* 0: all */
     atom_progress_fn *progress;
     void *user;
 };
 
 struct atom_ppl_result {
-    double ppl, nll;     /* nll: mean, natural log, per scored token */
-    int64_t tokens;      /* scored */
+    double ppl, nll; /* nll: mean, natural log, per scored token */
+    int64_t tokens;  /* scored */
     int64_t windows;
-    int64_t dropped;     /* tokens of the last, short window */
+    int64_t dropped; /* tokens of the last, short window */
 };
 
 /* The text is one string with one BOS, cut into windows that do not overlap; the first token of each is not scored. */

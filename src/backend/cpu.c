@@ -71,8 +71,7 @@ static void work_free(struct atom_work *w)
     free(w);
 }
 
-static enum atom_status work_create(const struct atom_work_shape *shape, struct atom_work **out,
-                                    struct atom_error *err)
+static enum atom_status work_create(const struct atom_work_shape *shape, struct atom_work **out, struct atom_error *err)
 {
     struct atom_work *w = calloc(1, sizeof *w);
     if (!w)
@@ -142,10 +141,9 @@ static void put_row(const struct row_task *task, int t, float *row)
     if (task->site->bits == 16)
         fine = all_finite(row, lay->k);
     else
-        fine = atom_kern.quantize(row, lay, task->site->bits, task->site->clip,
-                                  w->q + (size_t)t * (size_t)lay->k_padded,
-                                  w->scales + (size_t)t * (size_t)lay->n_scales,
-                                  w->sums + (size_t)t * (size_t)lay->n_runs);
+        fine = atom_kern.quantize(
+            row, lay, task->site->bits, task->site->clip, w->q + (size_t)t * (size_t)lay->k_padded,
+            w->scales + (size_t)t * (size_t)lay->n_scales, w->sums + (size_t)t * (size_t)lay->n_runs);
     if (!fine && task->where && !w->bad[t])
         w->bad[t] = task->where;
     if (!fine && task->where && task->site->bits == 16)
@@ -203,8 +201,8 @@ static void run_rows(struct atom_work *w, struct row_task *task, int n_tok, atom
 {
     const struct atom_layout *lay = &task->site->lay;
     bool floats = task->site->bits == 16;
-    w->acts = (struct atom_acts){lay, n_tok, floats ? NULL : w->q, floats ? NULL : w->scales, w->sums,
-                                 floats ? w->x : NULL};
+    w->acts =
+        (struct atom_acts){lay, n_tok, floats ? NULL : w->q, floats ? NULL : w->scales, w->sums, floats ? w->x : NULL};
     w->x_ready = floats;
     atom_parallel(n_tok, fn, task);
 }

@@ -6,8 +6,8 @@
 #include "backend/backend.h"
 
 enum {
-    ATOM_TOK_CHUNK = 96,   /* tokens a linear's task takes: a multiple of the tile */
-    ATOM_SPLIT = 256,      /* positions attention softmaxes at once; fixed, so that results are */
+    ATOM_TOK_CHUNK = 96,                    /* tokens a linear's task takes: a multiple of the tile */
+    ATOM_SPLIT = 256,                       /* positions attention softmaxes at once; fixed, so that results are */
     ATOM_QUERY_ROWS = ATOM_MAX_QUERY_HEADS, /* query rows of an attention task */
 };
 
@@ -35,10 +35,10 @@ struct atom_work {
     int8_t *q;
     float *scales, *x;
     int32_t *sums;
-    bool x_ready; /* acts.x holds the acts as floats */
-    int *bad;     /* [max_tok] */
+    bool x_ready;                 /* acts.x holds the acts as floats */
+    int *bad;                     /* [max_tok] */
     struct atom_scratch *scratch; /* [n_workers] */
-    float *block; /* all scratch memory */
+    float *block;                 /* all scratch memory */
 };
 
 struct atom_linear {
@@ -58,8 +58,8 @@ struct atom_kv {
 
 void *atom_alloc64(size_t n_bytes); /* 64-byte aligned, zeroed; free() */
 
-enum atom_status atom_cpu_linear_create(const struct atom_site *site, const struct atom_linear_part *parts,
-                                        int n_parts, struct atom_linear **out, struct atom_error *err);
+enum atom_status atom_cpu_linear_create(const struct atom_site *site, const struct atom_linear_part *parts, int n_parts,
+                                        struct atom_linear **out, struct atom_error *err);
 void atom_cpu_linear_free(struct atom_linear *lin);
 void atom_cpu_linear_take_bias(struct atom_linear *lin, struct atom_linear *from);
 void atom_cpu_linear(struct atom_work *w, const struct atom_linear *lin, enum atom_buf dst, bool add);

@@ -21,10 +21,18 @@ static struct atom_kv_shape shape_of(const struct atom_kv_config *cfg)
     size_t values = (size_t)cfg->head_dim * ATOM_PAGE, tail = 64;
     struct atom_kv_shape s = {.head_dim = cfg->head_dim, .bits = cfg->bits, .clip = cfg->clip};
     switch (cfg->bits) {
-    case 32: s.kind = ATOM_KV_F32, s.half_bytes = values * 4; break;
-    case 16: s.kind = ATOM_KV_F16, s.half_bytes = values * 2; break;
-    case 8: s.kind = ATOM_KV_BYTE, s.half_bytes = values + tail; break;
-    default: s.kind = ATOM_KV_NIBBLE, s.half_bytes = values / 2 + tail; break;
+    case 32:
+        s.kind = ATOM_KV_F32, s.half_bytes = values * 4;
+        break;
+    case 16:
+        s.kind = ATOM_KV_F16, s.half_bytes = values * 2;
+        break;
+    case 8:
+        s.kind = ATOM_KV_BYTE, s.half_bytes = values + tail;
+        break;
+    default:
+        s.kind = ATOM_KV_NIBBLE, s.half_bytes = values / 2 + tail;
+        break;
     }
     return s;
 }
@@ -45,9 +53,10 @@ static void fill_rope(struct atom_kv *kv, int n_pages)
 enum atom_status atom_cpu_kv_create(const struct atom_kv_config *cfg, struct atom_kv **out, struct atom_error *err)
 {
     if (cfg->head_dim > ATOM_HADAMARD_MAX || cfg->heads / cfg->kv_heads > ATOM_QUERY_ROWS)
-        return atom_fail(err, ATOM_ERR_UNSUPPORTED,
-                         "%d heads of size %d over %d key-value heads: sizes to %d, and %d heads over one, are done here",
-                         cfg->heads, cfg->head_dim, cfg->kv_heads, ATOM_HADAMARD_MAX, ATOM_QUERY_ROWS);
+        return atom_fail(
+            err, ATOM_ERR_UNSUPPORTED,
+            "%d heads of size %d over %d key-value heads: sizes to %d, and %d heads over one, are done here",
+            cfg->heads, cfg->head_dim, cfg->kv_heads, ATOM_HADAMARD_MAX, ATOM_QUERY_ROWS);
     struct atom_kv *kv = calloc(1, sizeof *kv);
     if (!kv)
         return atom_fail_nomem(err, sizeof *kv);
@@ -276,12 +285,12 @@ static void attend_split(const struct attend_task *task, const struct query_rows
         atom_kern.gemm(s->scores, ATOM_SPLIT, r->n_rows, s->values + (size_t)c * ATOM_SPLIT, up16, s->part + c, hd32);
 }
 
-static void write_out(const struct attend_task *task, const struct query_rows *r,
-                      const struct atom_partial *sum)
+static void write_out(const struct attend_task *task, const struct query_rows *r, const struct atom_partial *sum)
 {
     int hd = task->kv->cfg.head_dim;
     for (int i = 0; i < r->n_rows; i++) {
-        float *out = task->w->buf[ATOM_BUF_ATT] + (size_t)(r->tok0 + i / r->rep) * (size_t)task->w->width[ATOM_BUF_ATT] +
+        float *out = task->w->buf[ATOM_BUF_ATT] +
+                     (size_t)(r->tok0 + i / r->rep) * (size_t)task->w->width[ATOM_BUF_ATT] +
                      (size_t)((r->head * r->rep + i % r->rep) * hd);
         float by = 1.0f / sum[i].total;
         for (int d = 0; d < hd; d++)

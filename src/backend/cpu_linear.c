@@ -18,8 +18,8 @@ static size_t panel_bytes(const struct atom_layout *lay, enum atom_weight_kind k
 {
     if (is_float(kind))
         return (size_t)lay->k * ATOM_PANEL * element_bytes(kind);
-    size_t normal = lay->first_outlier_run < lay->n_runs ? (size_t)lay->runs[lay->first_outlier_run].offset
-                                                         : (size_t)lay->k_padded;
+    size_t normal =
+        lay->first_outlier_run < lay->n_runs ? (size_t)lay->runs[lay->first_outlier_run].offset : (size_t)lay->k_padded;
     size_t outliers = (size_t)lay->k_padded - normal;
     return (normal * (kind == ATOM_W_NIBBLE ? 8 : 16) + outliers * 16) * 2;
 }
@@ -139,8 +139,8 @@ static enum atom_status gather_bias(struct atom_packed *p, const struct atom_lin
     return ATOM_OK;
 }
 
-enum atom_status atom_cpu_linear_create(const struct atom_site *site, const struct atom_linear_part *parts,
-                                        int n_parts, struct atom_linear **out, struct atom_error *err)
+enum atom_status atom_cpu_linear_create(const struct atom_site *site, const struct atom_linear_part *parts, int n_parts,
+                                        struct atom_linear **out, struct atom_error *err)
 {
     const struct atom_layout *lay = &site->lay;
     enum atom_status st = ATOM_ERR_NOMEM;

@@ -9,8 +9,8 @@ const char *atom_version(void) { return ATOM_VERSION; }
 
 const char *atom_status_name(enum atom_status status)
 {
-    static const char *const names[] = {"ok",     "invalid", "io",       "no-space", "format", "unsupported",
-                                        "memory", "numeric", "capacity", "cancelled"};
+    static const char *const names[] = {"ok",          "invalid", "io",      "no-space", "format",
+                                        "unsupported", "memory",  "numeric", "capacity", "cancelled"};
     size_t i = (size_t)status;
     return i < sizeof names / sizeof names[0] ? names[i] : "unknown";
 }
@@ -43,8 +43,7 @@ enum atom_status atom_fail_errno(struct atom_error *err, int errnum, const char 
         int n = vsnprintf(err->message, sizeof err->message, fmt, ap);
         va_end(ap);
         if (n >= 0 && (size_t)n < sizeof err->message)
-            snprintf(err->message + n, sizeof err->message - (size_t)n, ": %s",
-                     strerror_r(errnum, text, sizeof text));
+            snprintf(err->message + n, sizeof err->message - (size_t)n, ": %s", strerror_r(errnum, text, sizeof text));
         err->code = code;
     }
     return code;

@@ -8,8 +8,8 @@
 /* Processors this process may use: the affinity mask, and the quota of its control groups rounded up. */
 int atom_processors(void);
 
-/* n threads in all, the caller's included. 0: one per processor this process may use. A pool that runs is replaced; when
- * threads cannot be had none is left and work runs in the caller. */
+/* n threads in all, the caller's included. 0: one per processor this process may use. A pool that runs is replaced;
+ * when threads cannot be had none is left and work runs in the caller. */
 enum atom_status atom_pool_start(int n, struct atom_error *err);
 void atom_pool_stop(void);
 int atom_pool_size(void); /* at least 1 */

@@ -23,8 +23,8 @@ struct atom_session {
     int32_t *page_memory;
     int32_t *free_pages;
     int n_free;
-    int last_tok; /* tokens of the last step */
-    int32_t *tokens; /* [step_tokens] */
+    int last_tok;                 /* tokens of the last step */
+    int32_t *tokens;              /* [step_tokens] */
     struct atom_batch_seq *batch; /* [max_sequences] */
 };
 
@@ -55,8 +55,9 @@ enum atom_status atom_session_create(struct atom_model *model, const struct atom
     struct atom_session_options o = opt ? *opt : (struct atom_session_options){0};
     if (o.max_sequences < 0 || o.max_positions < 0 || o.step_tokens < 0 || o.max_positions > 1 << 27 ||
         o.max_sequences > 1 << 20 || o.step_tokens > 1 << 20)
-        return atom_fail(err, ATOM_ERR_INVALID, "session: %d sequences, %d positions, %d tokens a step are out of range",
-                         o.max_sequences, o.max_positions, o.step_tokens);
+        return atom_fail(err, ATOM_ERR_INVALID,
+                         "session: %d sequences, %d positions, %d tokens a step are out of range", o.max_sequences,
+                         o.max_positions, o.step_tokens);
     struct atom_session *s = calloc(1, sizeof *s);
     if (!s)
         return atom_fail_nomem(err, sizeof *s);
@@ -146,7 +147,8 @@ static enum atom_status check_step(const struct atom_session *s, const struct at
                              in->sequence, q->length, in->n_tokens, s->max_positions);
         for (int t = 0; t < in->n_tokens; t++)
             if (in->tokens[t] < 0 || in->tokens[t] >= vocab)
-                return atom_fail(err, ATOM_ERR_INVALID, "token %d is outside the vocabulary of %d", in->tokens[t], vocab);
+                return atom_fail(err, ATOM_ERR_INVALID, "token %d is outside the vocabulary of %d", in->tokens[t],
+                                 vocab);
         n_tok += in->n_tokens;
         n_pages += pages_for(q->length + in->n_tokens) - q->n_pages;
     }

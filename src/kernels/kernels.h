@@ -33,7 +33,7 @@ struct atom_packed {
     int n_panels;
     const struct atom_layout *lay;
     size_t panel_bytes;
-    uint8_t *data; /* 64-byte aligned */
+    uint8_t *data;    /* 64-byte aligned */
     uint16_t *scales; /* NULL for float kinds */
     float *bias;      /* [n] or NULL */
 };
@@ -50,7 +50,8 @@ struct atom_acts {
     float *x;      /* [n_tok, k] */
 };
 
-/* ---- KV pages ------------------------------------------------------------------------------------------------------ */
+/* ---- KV pages ------------------------------------------------------------------------------------------------------
+ */
 
 enum atom_kv_kind { ATOM_KV_F32, ATOM_KV_F16, ATOM_KV_BYTE, ATOM_KV_NIBBLE };
 
@@ -74,9 +75,9 @@ struct atom_rope_page {
 struct atom_linear_job {
     const struct atom_packed *w;
     const struct atom_acts *a;
-    int panel;           /* this panel of 32 rows */
-    int tok0, tok1;      /* of these tokens */
-    float *y;            /* [n_tok, 32]: row t - tok0; plain result, no bias */
+    int panel;      /* this panel of 32 rows */
+    int tok0, tok1; /* of these tokens */
+    float *y;       /* [n_tok, 32]: row t - tok0; plain result, no bias */
 };
 
 typedef float atom_sum_squares_fn(const float *x, int n);

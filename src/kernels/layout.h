@@ -20,9 +20,9 @@ struct atom_run {
 
 struct atom_layout {
     int k, group, outliers;
-    int n_groups;  /* normal groups */
-    int n_scales;  /* n_groups, and one more when there are outliers */
-    int n_runs;    /* outlier runs come last */
+    int n_groups; /* normal groups */
+    int n_scales; /* n_groups, and one more when there are outliers */
+    int n_runs;   /* outlier runs come last */
     int first_outlier_run;
     int k_padded;
     struct atom_run *runs;

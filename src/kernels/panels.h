@@ -60,8 +60,8 @@ VEC_FN size_t run_at(const struct atom_packed *w, const struct atom_run *run)
     const struct atom_layout *lay = w->lay;
     if (w->kind == ATOM_W_BYTE)
         return (size_t)run->offset * 16;
-    size_t normal = lay->first_outlier_run < lay->n_runs ? (size_t)lay->runs[lay->first_outlier_run].offset
-                                                         : (size_t)lay->k_padded;
+    size_t normal =
+        lay->first_outlier_run < lay->n_runs ? (size_t)lay->runs[lay->first_outlier_run].offset : (size_t)lay->k_padded;
     size_t at = (size_t)run->offset;
     return at < normal ? at * 8 : normal * 8 + (at - normal) * 16;
 }

@@ -199,8 +199,12 @@ VEC_FN void key_pair(const struct atom_kv_shape *kv, const uint8_t *page, const 
     const uint16_t *h = (const uint16_t *)(const void *)page;
     ivec both;
     switch (kv->kind) {
-    case ATOM_KV_F32: *a = v_load(f + d * 16), *b = v_load(f + (d + half) * 16); break;
-    case ATOM_KV_F16: *a = v_f16(h + d * 16), *b = v_f16(h + (d + half) * 16); break;
+    case ATOM_KV_F32:
+        *a = v_load(f + d * 16), *b = v_load(f + (d + half) * 16);
+        break;
+    case ATOM_KV_F16:
+        *a = v_f16(h + d * 16), *b = v_f16(h + (d + half) * 16);
+        break;
     case ATOM_KV_BYTE:
         *a = v_fma(v_int(i_u8(page + d * 16)), ks->s, ks->minus_sz);
         *b = v_fma(v_int(i_u8(page + (d + half) * 16)), ks->s, ks->minus_sz);

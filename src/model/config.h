@@ -10,9 +10,9 @@ enum atom_rope_kind { ATOM_ROPE_DEFAULT, ATOM_ROPE_LINEAR, ATOM_ROPE_LLAMA3 };
 struct atom_rope {
     enum atom_rope_kind kind;
     double theta;
-    double factor;                           /* linear, llama3 */
+    double factor;                            /* linear, llama3 */
     double low_freq_factor, high_freq_factor; /* llama3 */
-    int original_max_position;               /* llama3 */
+    int original_max_position;                /* llama3 */
     bool bf16_frequencies; /* round them as a model cast to bfloat16, buffers and all, would: no config.json says so */
 };
 

@@ -28,9 +28,12 @@ char *atom_where_text(int where, char *buf, size_t n_bytes)
 int atom_site_channels(const struct atom_config *cfg, enum atom_site_id site)
 {
     switch (site) {
-    case ATOM_O_IN: return cfg->heads * cfg->head_dim;
-    case ATOM_DOWN_IN: return cfg->intermediate;
-    default: return cfg->hidden;
+    case ATOM_O_IN:
+        return cfg->heads * cfg->head_dim;
+    case ATOM_DOWN_IN:
+        return cfg->intermediate;
+    default:
+        return cfg->hidden;
     }
 }
 

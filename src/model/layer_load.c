@@ -38,8 +38,8 @@ static enum atom_status check_permutation(const struct atom_tensor *t, const int
         return atom_fail_nomem(err, (size_t)k);
     for (int i = 0; i < k && !st; i++) {
         if (order[i] < 0 || order[i] >= k || seen[order[i]])
-            st = atom_fail(err, ATOM_ERR_FORMAT, "%s: tensor '%s' is no order of %d channels: entry %d is %d%s", t->file,
-                           t->name, k, i, order[i], order[i] >= 0 && order[i] < k ? ", seen before" : "");
+            st = atom_fail(err, ATOM_ERR_FORMAT, "%s: tensor '%s' is no order of %d channels: entry %d is %d%s",
+                           t->file, t->name, k, i, order[i], order[i] >= 0 && order[i] < k ? ", seen before" : "");
         else
             seen[order[i]] = true;
     }
@@ -190,8 +190,8 @@ static enum atom_status quantized_part(const struct loader *ld, int proj, struct
     int64_t n = part->n, normal = lay->k - lay->outliers, c = s->rows_per_scale;
     bool bytes = s->wbits == 8;
     const struct atom_tensor *t;
-    enum atom_status st = need(ld, what, ".qweight", 1u << (bytes ? ATOM_I8 : ATOM_U8), n,
-                               bytes ? normal : (normal + 1) / 2, &t, err);
+    enum atom_status st =
+        need(ld, what, ".qweight", 1u << (bytes ? ATOM_I8 : ATOM_U8), n, bytes ? normal : (normal + 1) / 2, &t, err);
     if (st)
         return st;
     part->kind = bytes ? ATOM_W_BYTE : ATOM_W_NIBBLE;

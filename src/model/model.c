@@ -18,7 +18,8 @@ static enum atom_status widest(const struct atom_config *cfg, struct atom_work_s
 {
     for (int i = 0; i < ATOM_N_SITES; i++) {
         struct atom_layout lay;
-        enum atom_status st = atom_scheme_layout(&cfg->scheme, atom_site_channels(cfg, (enum atom_site_id)i), &lay, err);
+        enum atom_status st =
+            atom_scheme_layout(&cfg->scheme, atom_site_channels(cfg, (enum atom_site_id)i), &lay, err);
         if (st)
             return st;
         shape->max_k_padded = lay.k_padded > shape->max_k_padded ? lay.k_padded : shape->max_k_padded;

@@ -11,7 +11,7 @@ struct atom_model {
     const struct atom_backend *backend;
     struct atom_tensors *tensors;
     struct atom_tokenizer *tokenizer;
-    struct atom_layer *layers; /* [cfg.layers] */
+    struct atom_layer *layers;           /* [cfg.layers] */
     const struct atom_tensor *embedding; /* [vocab, hidden] */
     enum atom_weight_kind embedding_kind;
     float *final_norm;

@@ -24,16 +24,16 @@ struct atom_tensor {
 
 struct atom_tensors;
 
-/* DIR/model.safetensors, or, when there is none, the shards of DIR/model.safetensors.index.json. All offsets, shapes, dtypes and sizes are
- * checked (bounds, overlap, product against length, gaps) before any tensor can be had; an index must agree with its
- * shards. */
+/* DIR/model.safetensors, or, when there is none, the shards of DIR/model.safetensors.index.json. All offsets, shapes,
+ * dtypes and sizes are checked (bounds, overlap, product against length, gaps) before any tensor can be had; an index
+ * must agree with its shards. */
 enum atom_status atom_tensors_open(const char *dir, struct atom_tensors **out, struct atom_error *err);
 void atom_tensors_close(struct atom_tensors *t);
 /* A view of tensors in memory, whose data must stay; the list is copied and may be in any order. */
 enum atom_status atom_tensors_wrap(const struct atom_tensor *list, size_t n, struct atom_tensors **out,
                                    struct atom_error *err);
 size_t atom_tensors_count(const struct atom_tensors *t);
-const struct atom_tensor *atom_tensors_at(const struct atom_tensors *t, size_t i); /* sorted by name */
+const struct atom_tensor *atom_tensors_at(const struct atom_tensors *t, size_t i);           /* sorted by name */
 const struct atom_tensor *atom_tensors_find(const struct atom_tensors *t, const char *name); /* NULL: not there */
 
 /* A tensor that must be there with one of the dtypes (a mask of 1 << dtype) and the shape [d0] (d1 < 0) or [d0, d1]. */
@@ -46,8 +46,8 @@ enum atom_status atom_tensors_check(const struct atom_tensors *t, struct atom_er
 /* Elements [first, first+n) of an F32, F16 or BF16 tensor, as float32. */
 void atom_tensor_floats(const struct atom_tensor *t, size_t first, size_t n, float *out);
 
-/* One safetensors file with its tensors in the order given: name, dtype (ATOM_OTHER: dtype_text), dims, data and n_bytes
- * must be set and agree. Synced to disk on success; on failure no file is left. */
+/* One safetensors file with its tensors in the order given: name, dtype (ATOM_OTHER: dtype_text), dims, data and
+ * n_bytes must be set and agree. Synced to disk on success; on failure no file is left. */
 enum atom_status atom_safetensors_write(const char *path, const struct atom_tensor *tensors, int n,
                                         struct atom_error *err);
 

@@ -270,11 +270,11 @@ json_t *atom_scheme_json(const struct atom_scheme *s)
         json_decref(rotate);
         return NULL;
     }
-    return json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b, s:f, s:f}", "quant_method", "atom",
-        "version", VERSION, "wbits", s->wbits, "abits", s->abits, "kvbits", s->kvbits, "group", s->group, "outliers",
-        s->outliers, "outlier_bits", OUTLIER_BITS, "rows_per_scale", s->rows_per_scale, "act_clip", widen(s->act_clip),
-        "weight_clip", widen(s->weight_clip), "kv_clip", widen(s->kv_clip), "clip_search", s->clip_search, "kv_rope",
-        s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate, "lm_head_bits", s->lm_head_bits, "gptq", s->gptq,
-        "smooth", widen(s->smooth), "asymmetric", widen(s->asymmetric));
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b, s:f, s:f}",
+                     "quant_method", "atom", "version", VERSION, "wbits", s->wbits, "abits", s->abits, "kvbits",
+                     s->kvbits, "group", s->group, "outliers", s->outliers, "outlier_bits", OUTLIER_BITS,
+                     "rows_per_scale", s->rows_per_scale, "act_clip", widen(s->act_clip), "weight_clip",
+                     widen(s->weight_clip), "kv_clip", widen(s->kv_clip), "clip_search", s->clip_search, "kv_rope",
+                     s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate, "lm_head_bits", s->lm_head_bits,
+                     "gptq", s->gptq, "smooth", widen(s->smooth), "asymmetric", widen(s->asymmetric));
 }

@@ -21,7 +21,7 @@ struct atom_calib {
     const struct atom_calib_sums *sums;
     float *acts;                     /* [window, widest site] */
     float *exact_acts[ATOM_N_SITES]; /* [window, k] in stored order; only for cross sums */
-    bool keeping; /* the exact run of a window, whose acts are kept */
+    bool keeping;                    /* the exact run of a window, whose acts are kept */
 };
 
 static void embed(struct atom_calib *c, const struct atom_tensor *t)
@@ -74,7 +74,8 @@ enum atom_status atom_calib_create(const struct atom_calib_setup *setup, struct 
     c->quantized = malloc(n_bytes);
     c->next = setup->keep_exact ? malloc(n_bytes) : NULL;
     c->acts = malloc((size_t)setup->window * widest * sizeof(float));
-    st = !c->exact || !c->quantized || !c->acts || (setup->keep_exact && !c->next) ? atom_fail_nomem(err, n_bytes) : make_work(c, err);
+    st = !c->exact || !c->quantized || !c->acts || (setup->keep_exact && !c->next) ? atom_fail_nomem(err, n_bytes)
+                                                                                   : make_work(c, err);
     if (st) {
         atom_calib_free(c);
         return st;

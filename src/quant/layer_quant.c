@@ -20,14 +20,11 @@ struct job {
     struct atom_smoothed *smoothed;
     double *energy[ATOM_N_SITES];
     int32_t *orders[ATOM_N_SITES];
-    struct atom_layer exact; /* float weights and activations in the scheme's orders, for cross sums */
+    struct atom_layer exact;       /* float weights and activations in the scheme's orders, for cross sums */
     int first_tensor[ATOM_N_PROJ]; /* of each linear in out->pack */
 };
 
-bool atom_layer_quant_keeps_exact(const struct atom_scheme *s)
-{
-    return s->gptq && s->wbits < 16 && s->asymmetric > 0;
-}
+bool atom_layer_quant_keeps_exact(const struct atom_scheme *s) { return s->gptq && s->wbits < 16 && s->asymmetric > 0; }
 
 /* float, sums, advance */
 int atom_layer_quant_passes(const struct atom_scheme *s) { return s->wbits < 16 ? 3 : 2; }
@@ -198,7 +195,8 @@ static enum atom_status quantize_site(struct job *j, enum atom_site_id site, con
     struct atom_hessian *hs = NULL;
     char name[64];
     snprintf(name, sizeof name, "layer %d, %s", j->index, atom_site_names[site]);
-    enum atom_status st = atom_hessian_create(name, sums->sum[site], atom_site_channels(j->set->cfg, site), n_tok, &hs, err);
+    enum atom_status st =
+        atom_hessian_create(name, sums->sum[site], atom_site_channels(j->set->cfg, site), n_tok, &hs, err);
     int linear = -1;
     for (int p = 0; p < ATOM_N_PROJ && !st; p++)
         if (atom_projs[p].site == site) {
@@ -231,7 +229,8 @@ static enum atom_status quantize_sites(struct job *j, struct atom_error *err)
     return st;
 }
 
-/* ---- the layer's other tensors ------------------------------------------------------------------------------------ */
+/* ---- the layer's other tensors ------------------------------------------------------------------------------------
+ */
 
 static enum atom_status pack_rest(struct job *j, struct atom_error *err)
 {

@@ -102,10 +102,10 @@ static void put_float(enum atom_dtype dtype, float x, uint8_t *to)
         memcpy(to, &h, sizeof h);
 }
 
-/* The norm's weight over f, in its own dtype; f becomes the quotient that this rounding leaves, so that the weights take
- * up all of it. */
-static enum atom_status scale_norm(struct atom_smoothed *s, const struct atom_smooth_input *in, const char *what, float *f,
-                                   struct atom_error *err)
+/* The norm's weight over f, in its own dtype; f becomes the quotient that this rounding leaves, so that the weights
+ * take up all of it. */
+static enum atom_status scale_norm(struct atom_smoothed *s, const struct atom_smooth_input *in, const char *what,
+                                   float *f, struct atom_error *err)
 {
     struct atom_tensor *t = named(s, in->layer, what);
     size_t size = atom_dtype_bytes(t->dtype), k = (size_t)in->cfg->hidden;
@@ -142,7 +142,8 @@ static enum atom_status scale_site(struct atom_smoothed *s, const struct atom_sm
     if (!st && site == ATOM_DOWN_IN)
         st = scale_weight(s, in, 5, NULL, f, err);
     else if (!st)
-        st = scale_norm(s, in, site == ATOM_ATTN_IN ? "input_layernorm.weight" : "post_attention_layernorm.weight", f, err);
+        st = scale_norm(s, in, site == ATOM_ATTN_IN ? "input_layernorm.weight" : "post_attention_layernorm.weight", f,
+                        err);
     for (int p = 0; p < ATOM_N_PROJ && !st; p++)
         if (atom_projs[p].site == site)
             st = scale_weight(s, in, p, f, NULL, err);

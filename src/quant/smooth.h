@@ -3,9 +3,9 @@
  *
  * A group's scale is set by its largest channel, so the small ones get few levels. Channel j of a site is divided by
  * f_j = (r_j / geometric mean of r over its group)^strength, r its root mean square on the calibration text, and the
- * weight columns that read it are multiplied by f_j. The division is folded into what makes the channel: the norm before
- * attn_in and mlp_in, up_proj's rows before down_in (which a bias would spoil: models with one keep theirs). o_in stays.
- * The float function of the layer does not change; arithmetic and file format know nothing of it. */
+ * weight columns that read it are multiplied by f_j. The division is folded into what makes the channel: the norm
+ * before attn_in and mlp_in, up_proj's rows before down_in (which a bias would spoil: models with one keep theirs).
+ * o_in stays. The float function of the layer does not change; arithmetic and file format know nothing of it. */
 #ifndef ATOM_QUANT_SMOOTH_H
 #define ATOM_QUANT_SMOOTH_H
 
@@ -18,8 +18,8 @@ struct atom_smooth_input {
     const struct atom_tensors *tensors; /* must outlive the result */
     const struct atom_scheme *scheme;
     int layer;
-    const double *const *energy;   /* [site] [k], natural order */
-    const int32_t *const *orders;  /* [site] [k] */
+    const double *const *energy;  /* [site] [k], natural order */
+    const int32_t *const *orders; /* [site] [k] */
 };
 
 enum atom_status atom_smooth(const struct atom_smooth_input *in, struct atom_smoothed **out, struct atom_error *err);

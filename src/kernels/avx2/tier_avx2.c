@@ -36,8 +36,8 @@ VEC_FN void nibble_run(const struct tile *x, const int m, size_t at, const int8_
 #pragma GCC unroll 8
         for (int t = 0; t < m; t++) {
             const int8_t *at_t = q + (size_t)t * stride + (size_t)c;
-            __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(lo, four_of(at_t)),
-                                             _mm256_maddubs_epi16(hi, four_of(at_t + 4)));
+            __m256i pairs =
+                _mm256_add_epi16(_mm256_maddubs_epi16(lo, four_of(at_t)), _mm256_maddubs_epi16(hi, four_of(at_t + 4)));
             acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(pairs, ones));
         }
     }

@@ -77,7 +77,8 @@ VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const in
             nibble_run(x, m, run_at(w, run), x->q + run->offset, stride, run->padded, acc);
         else
             byte_run(x, m, run_at(w, run), x->q + run->offset, stride, run->padded, acc);
-        vec s0 = v_f16(x->scales + (size_t)run->scale * 16), s1 = v_f16(x->scales + (n_scales + (size_t)run->scale) * 16);
+        vec s0 = v_f16(x->scales + (size_t)run->scale * 16),
+            s1 = v_f16(x->scales + (n_scales + (size_t)run->scale) * 16);
 #pragma GCC unroll 16
         for (int t = 0; t < m; t++) {
             float *y = x->y + t * ATOM_PANEL;
@@ -105,10 +106,18 @@ static void linear_int(const struct atom_linear_job *job)
         x.sums = job->a->sums + (size_t)t * (size_t)lay->n_runs;
         x.y = job->y + (size_t)(t - job->tok0) * ATOM_PANEL;
         switch (m) {
-        case 6: int_tile(w, &x, 6); break;
-        case 4: int_tile(w, &x, 4); break;
-        case 2: int_tile(w, &x, 2); break;
-        default: int_tile(w, &x, 1); break;
+        case 6:
+            int_tile(w, &x, 6);
+            break;
+        case 4:
+            int_tile(w, &x, 4);
+            break;
+        case 2:
+            int_tile(w, &x, 2);
+            break;
+        default:
+            int_tile(w, &x, 1);
+            break;
         }
     }
 }

@@ -23,6 +23,8 @@ typedef struct {
     for (int l = 0; l < 16; l++)                                                                                       \
     expr
 
+/* One line a function, like the table it is. */
+/* clang-format off */
 VEC_FN vec v_set(float a) { vec r; VEC_LANES(r.f[l] = a); return r; }
 VEC_FN vec v_load(const float *p) { vec r; memcpy(r.f, p, sizeof r.f); return r; }
 VEC_FN void v_store(float *p, vec a) { memcpy(p, a.f, sizeof a.f); }
@@ -59,6 +61,8 @@ VEC_FN ivec v_round(vec a) { ivec r; VEC_LANES(r.i[l] = (int32_t)lrintf(a.f[l]))
 VEC_FN vec v_int(ivec a) { vec r; VEC_LANES(r.f[l] = (float)a.i[l]); return r; }
 VEC_FN ivec v_bits(vec a) { ivec r; memcpy(&r, &a, sizeof r); return r; }
 VEC_FN vec i_bits(ivec a) { vec r; memcpy(&r, &a, sizeof r); return r; }
+
+/* clang-format on */
 
 /* Folds: lanes l and l+8, then 4, 2, 1. */
 VEC_FN float v_fold_add(vec a)
