@@ -25,6 +25,11 @@ char *atom_where_text(int where, char *buf, size_t n_bytes)
     return buf;
 }
 
+enum atom_weight_kind atom_float_kind(enum atom_dtype t)
+{
+    return t == ATOM_F32 ? ATOM_W_F32 : t == ATOM_F16 ? ATOM_W_F16 : ATOM_W_BF16;
+}
+
 int atom_site_channels(const struct atom_config *cfg, enum atom_site_id site)
 {
     switch (site) {

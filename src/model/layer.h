@@ -26,6 +26,9 @@ struct atom_proj {
 extern const struct atom_proj atom_projs[ATOM_N_PROJ];
 extern const char *const atom_site_names[ATOM_N_SITES];
 
+/* How a backend calls an F32, F16 or BF16 tensor's elements. */
+enum atom_weight_kind atom_float_kind(enum atom_dtype t);
+
 /* Input channels of a site and output rows of a projection. */
 int atom_site_channels(const struct atom_config *cfg, enum atom_site_id site);
 int atom_proj_rows(const struct atom_config *cfg, int proj);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLOATS = 1 << ATOM_F32 | 1 << ATOM_F16 | 1 << ATOM_BF16, NAME_BYTES = 160 };
+enum { NAME_BYTES = 160 };
 
 struct loader {
     const struct atom_backend *b;
@@ -131,7 +131,7 @@ static enum atom_status make_norm(const struct loader *ld, int which, struct ato
     const struct atom_site *site = &ld->layer->sites[which ? ATOM_MLP_IN : ATOM_ATTN_IN];
     int k = site->lay.k;
     const struct atom_tensor *t;
-    enum atom_status st = need(ld, what, ".weight", FLOATS, k, -1, &t, err);
+    enum atom_status st = need(ld, what, ".weight", ATOM_FLOATS, k, -1, &t, err);
     if (st)
         return st;
     float *natural = malloc((size_t)k * sizeof *natural), *norm = malloc((size_t)k * sizeof *norm);
@@ -158,7 +158,7 @@ static enum atom_status read_bias(const struct loader *ld, int proj, const int32
     *out = NULL;
     if (!(atom_projs[proj].linear <= ATOM_LIN_O ? cfg->attention_bias : cfg->mlp_bias))
         return ATOM_OK;
-    enum atom_status st = need(ld, atom_projs[proj].name, ".bias", FLOATS, n, -1, &t, err);
+    enum atom_status st = need(ld, atom_projs[proj].name, ".bias", ATOM_FLOATS, n, -1, &t, err);
     if (st)
         return st;
     float *natural = malloc((size_t)n * sizeof *natural), *bias = malloc((size_t)n * sizeof *bias);
@@ -174,11 +174,6 @@ static enum atom_status read_bias(const struct loader *ld, int proj, const int32
     free(natural);
     *out = bias;
     return st;
-}
-
-static enum atom_weight_kind float_kind(enum atom_dtype t)
-{
-    return t == ATOM_F32 ? ATOM_W_F32 : t == ATOM_F16 ? ATOM_W_F16 : ATOM_W_BF16;
 }
 
 static enum atom_status quantized_part(const struct loader *ld, int proj, struct atom_linear_part *part,
@@ -227,10 +222,10 @@ static enum atom_status make_part(const struct loader *ld, int proj, struct atom
         st = quantized_part(ld, proj, part, err);
     } else {
         const struct atom_tensor *t;
-        st = need(ld, part->name, ".weight", FLOATS, part->n, site->lay.k, &t, err);
+        st = need(ld, part->name, ".weight", ATOM_FLOATS, part->n, site->lay.k, &t, err);
         st = st ? st : atom_tensor_finite(t, err);
         if (!st) {
-            part->kind = float_kind(t->dtype);
+            part->kind = atom_float_kind(t->dtype);
             part->weight = t->data;
         }
     }

@@ -6,13 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLOATS = 1 << ATOM_F32 | 1 << ATOM_F16 | 1 << ATOM_BF16 };
-
-static enum atom_weight_kind float_kind(enum atom_dtype t)
-{
-    return t == ATOM_F32 ? ATOM_W_F32 : t == ATOM_F16 ? ATOM_W_F16 : ATOM_W_BF16;
-}
-
 /* Layouts of every scheme fit in this: groups cut no finer than one channel would. */
 static enum atom_status widest(const struct atom_config *cfg, struct atom_work_shape *shape, struct atom_error *err)
 {
@@ -108,9 +101,9 @@ static enum atom_status load_head(struct atom_model *m, struct atom_error *err)
         part.scales = st ? NULL : t->data;
     } else {
         const char *name = cfg->tied ? "model.embed_tokens.weight" : "lm_head.weight";
-        st = atom_tensors_need(m->tensors, name, FLOATS, cfg->vocab, cfg->hidden, &t, err);
+        st = atom_tensors_need(m->tensors, name, ATOM_FLOATS, cfg->vocab, cfg->hidden, &t, err);
         st = st || cfg->tied ? st : atom_tensor_finite(t, err);
-        part.kind = st ? ATOM_W_F32 : float_kind(t->dtype);
+        part.kind = st ? ATOM_W_F32 : atom_float_kind(t->dtype);
         part.weight = st ? NULL : t->data;
     }
     return st ? st : m->backend->linear_create(&m->head_site, &part, 1, &m->head, err);
@@ -120,13 +113,13 @@ static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
 {
     const struct atom_config *cfg = &m->cfg;
     const struct atom_tensor *t;
-    enum atom_status st =
-        atom_tensors_need(m->tensors, "model.embed_tokens.weight", FLOATS, cfg->vocab, cfg->hidden, &m->embedding, err);
+    enum atom_status st = atom_tensors_need(m->tensors, "model.embed_tokens.weight", ATOM_FLOATS, cfg->vocab,
+                                            cfg->hidden, &m->embedding, err);
     st = st ? st : atom_tensor_finite(m->embedding, err);
     if (st)
         return st;
-    m->embedding_kind = float_kind(m->embedding->dtype);
-    st = atom_tensors_need(m->tensors, "model.norm.weight", FLOATS, cfg->hidden, -1, &t, err);
+    m->embedding_kind = atom_float_kind(m->embedding->dtype);
+    st = atom_tensors_need(m->tensors, "model.norm.weight", ATOM_FLOATS, cfg->hidden, -1, &t, err);
     st = st ? st : atom_tensor_finite(t, err);
     if (st)
         return st;

@@ -7,6 +7,8 @@
 
 enum atom_dtype { ATOM_F32, ATOM_F16, ATOM_BF16, ATOM_I8, ATOM_U8, ATOM_I32, ATOM_OTHER };
 enum { ATOM_MAX_DIMS = 8 };
+/* The dtypes of weights that are not quantized, as a mask for atom_tensors_need. */
+enum { ATOM_FLOATS = 1 << ATOM_F32 | 1 << ATOM_F16 | 1 << ATOM_BF16 };
 
 size_t atom_dtype_bytes(enum atom_dtype t); /* 0 for ATOM_OTHER */
 const char *atom_dtype_name(enum atom_dtype t);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/scheme.h"
 
+#include "kernels/hadamard.h"
 #include "model/config.h"
 #include "model/fields.h"
 #include "model/json_read.h"
@@ -105,14 +106,6 @@ static enum atom_status check_share(const char *what, float share, struct atom_e
     return atom_fail(err, ATOM_ERR_INVALID, "%s may be 0 to 1, not %g", what, (double)share);
 }
 
-static bool has_hadamard(int size)
-{
-    int odd = size;
-    while (odd > 1 && odd % 2 == 0)
-        odd /= 2;
-    return size > 0 && (odd == 1 || (odd == 3 && size % 12 == 0) || (odd == 5 && size % 20 == 0));
-}
-
 static enum atom_status check_rotation(const struct atom_scheme *s, int head_dim, struct atom_error *err)
 {
     if (s->rotate & ~(unsigned)(ATOM_ROTATE_QK | ATOM_ROTATE_V))
@@ -121,7 +114,7 @@ static enum atom_status check_rotation(const struct atom_scheme *s, int head_dim
         return atom_fail(err, ATOM_ERR_INVALID, "kv_rope may be pre or post, not %d", (int)s->kv_rope);
     if ((s->rotate & ATOM_ROTATE_QK) && s->kv_rope == ATOM_KV_PRE)
         return atom_fail(err, ATOM_ERR_INVALID, "rotate qk needs kv_rope post: the rotation follows RoPE");
-    if (s->rotate && head_dim && !has_hadamard(head_dim))
+    if (s->rotate && head_dim && !atom_hadamard_has(head_dim))
         return atom_fail(err, ATOM_ERR_UNSUPPORTED,
                          "rotate needs a head size of 2^n, 12*2^n or 20*2^n, this model's is %d", head_dim);
     return ATOM_OK;

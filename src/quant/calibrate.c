@@ -55,9 +55,8 @@ enum atom_status atom_calib_create(const struct atom_calib_setup *setup, struct 
 {
     const struct atom_tensor *t;
     const struct atom_config *cfg = setup->cfg;
-    unsigned floats = 1u << ATOM_F32 | 1u << ATOM_F16 | 1u << ATOM_BF16;
     enum atom_status st =
-        atom_tensors_need(setup->tensors, "model.embed_tokens.weight", floats, cfg->vocab, cfg->hidden, &t, err);
+        atom_tensors_need(setup->tensors, "model.embed_tokens.weight", ATOM_FLOATS, cfg->vocab, cfg->hidden, &t, err);
     if (st)
         return st;
     struct atom_calib *c = calloc(1, sizeof *c);

@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLOATS = 1 << ATOM_F32 | 1 << ATOM_F16 | 1 << ATOM_BF16 };
-
 struct job {
     const struct atom_layer_quant_setup *set;
     int index;
@@ -93,7 +91,7 @@ static enum atom_status stored_weights(const struct job *j, int proj, float **ou
     const struct atom_tensor *t;
     char name[128];
     snprintf(name, sizeof name, "%s.weight", j->out->names[proj]);
-    enum atom_status st = atom_tensors_need(j->tensors, name, FLOATS, n, k, &t, err);
+    enum atom_status st = atom_tensors_need(j->tensors, name, ATOM_FLOATS, n, k, &t, err);
     if (st)
         return st;
     float *natural = malloc(count * sizeof *natural), *stored = malloc(count * sizeof *stored);

@@ -90,11 +90,10 @@ static enum atom_status check_ends(const struct run *r, struct atom_error *err)
     } ends[] = {{"model.embed_tokens.weight", r->cfg.vocab, r->cfg.hidden},
                 {"model.norm.weight", r->cfg.hidden, -1},
                 {"lm_head.weight", r->cfg.vocab, r->cfg.hidden}};
-    unsigned floats = 1u << ATOM_F32 | 1u << ATOM_F16 | 1u << ATOM_BF16;
     enum atom_status st = ATOM_OK;
     for (int i = 0; i < (r->cfg.tied ? 2 : 3) && !st; i++) {
         const struct atom_tensor *t;
-        st = atom_tensors_need(r->tensors, ends[i].name, floats, ends[i].d0, ends[i].d1, &t, err);
+        st = atom_tensors_need(r->tensors, ends[i].name, ATOM_FLOATS, ends[i].d0, ends[i].d1, &t, err);
         st = st ? st : atom_tensor_finite(t, err);
     }
     return st;
@@ -200,11 +199,10 @@ static enum atom_status add_head(struct run *r, struct atom_pack *pack, struct a
 {
     const char *name = r->cfg.tied ? "model.embed_tokens.weight" : "lm_head.weight";
     const struct atom_weight_options wo = {.bits = 8, .rows_per_scale = 1, .clip = 1};
-    unsigned floats = 1u << ATOM_F32 | 1u << ATOM_F16 | 1u << ATOM_BF16;
     const struct atom_tensor *t;
     struct atom_qlinear *q = NULL;
     int n = r->cfg.vocab, k = r->cfg.hidden;
-    enum atom_status st = atom_tensors_need(r->tensors, name, floats, n, k, &t, err);
+    enum atom_status st = atom_tensors_need(r->tensors, name, ATOM_FLOATS, n, k, &t, err);
     if (st || r->scheme.lm_head_bits == 16)
         return st ? st : r->cfg.tied ? ATOM_OK : atom_pack_tensor(pack, t, NULL, err);
     float *w = malloc((size_t)n * (size_t)k * sizeof *w);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLOATS = 1 << ATOM_F32 | 1 << ATOM_F16 | 1 << ATOM_BF16, MAX_TENSORS = 32, NAME_BYTES = 128 };
+enum { MAX_TENSORS = 32, NAME_BYTES = 128 };
 
 struct atom_smoothed {
     struct atom_tensors *tensors;
@@ -171,12 +171,12 @@ static enum atom_status collect(struct atom_smoothed *s, const struct atom_smoot
     enum atom_status st = ATOM_OK;
     for (int p = 0; p < ATOM_N_PROJ && !st; p++) {
         snprintf(name, sizeof name, "%s%s.weight", prefix, atom_projs[p].name);
-        st = atom_tensors_need(in->tensors, name, FLOATS, atom_proj_rows(in->cfg, p),
+        st = atom_tensors_need(in->tensors, name, ATOM_FLOATS, atom_proj_rows(in->cfg, p),
                                atom_site_channels(in->cfg, atom_projs[p].site), &t, err);
     }
     for (int i = 0; i < 2 && !st; i++) {
         snprintf(name, sizeof name, "%s%s.weight", prefix, i ? "post_attention_layernorm" : "input_layernorm");
-        st = atom_tensors_need(in->tensors, name, FLOATS, in->cfg->hidden, -1, &t, err);
+        st = atom_tensors_need(in->tensors, name, ATOM_FLOATS, in->cfg->hidden, -1, &t, err);
     }
     return st;
 }
