@@ -165,22 +165,22 @@ static bool nibbles_at(const struct weights *w, const struct atom_run *run)
 
 static void pack_int(struct weights *w, int row)
 {
-    uint8_t *to = w->p.data + (size_t)(row / 32) * w->p.panel_bytes + (size_t)(row % 32 / 16) * (w->p.panel_bytes / 2);
+    uint8_t *to = w->p.data + (size_t)(row / 32) * w->p.panel_bytes + (size_t)(row % 32) * 4;
     for (int i = 0; i < w->lay.n_runs; i++) {
         const struct atom_run *run = &w->lay.runs[i];
         bool nibbles = nibbles_at(w, run);
         for (int c = 0; c < run->padded; c++) {
             int q = c < run->len ? w->q[row * w->lay.k + run->first + c] : 0;
-            uint8_t *at = to + (nibbles ? c / 8 : c / 4) * 64 + row % 16 * 4 + c % 4;
+            uint8_t *at = to + (nibbles ? c / 8 : c / 4) * 128 + c % 4;
             if (!nibbles)
                 *at = (uint8_t)(q + 128);
             else
                 *at = (uint8_t)(c % 8 < 4 ? (*at & 0xF0) | (q + 8) : (*at & 15) | (q + 8) << 4);
         }
-        to += run->padded * (nibbles ? 8 : 16);
+        to += run->padded * (nibbles ? 16 : 32);
     }
     for (int g = 0; g < w->lay.n_scales; g++)
-        w->p.scales[((size_t)(row / 16) * (size_t)w->lay.n_scales + (size_t)g) * 16 + (size_t)(row % 16)] =
+        w->p.scales[((size_t)(row / 32) * (size_t)w->lay.n_scales + (size_t)g) * 32 + (size_t)(row % 32)] =
             w->scale[row * w->lay.n_scales + g];
 }
 
@@ -188,7 +188,7 @@ static void fill_int(struct weights *w, int rows)
 {
     size_t n_bytes = 0;
     for (int i = 0; i < w->lay.n_runs; i++)
-        n_bytes += (size_t)w->lay.runs[i].padded * (nibbles_at(w, &w->lay.runs[i]) ? 8 : 16) * 2;
+        n_bytes += (size_t)w->lay.runs[i].padded * (nibbles_at(w, &w->lay.runs[i]) ? 16 : 32);
     w->p.panel_bytes = n_bytes;
     w->p.data = take(n_bytes * (size_t)w->p.n_panels, 1);
     w->p.scales = take((size_t)(rows * w->lay.n_scales) * 2, 2);

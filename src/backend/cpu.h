@@ -56,6 +56,8 @@ struct atom_kv {
     float *cos, *sin; /* [pages of max_position][head_dim/2][16] */
 };
 
+static inline bool atom_kind_is_float(enum atom_weight_kind kind) { return kind <= ATOM_W_BF16; }
+
 void *atom_alloc64(size_t n_bytes); /* 64-byte aligned, zeroed; free() */
 
 enum atom_status atom_cpu_linear_create(const struct atom_site *site, const struct atom_linear_part *parts, int n_parts,

@@ -23,10 +23,10 @@ enum atom_weight_kind { ATOM_W_F32, ATOM_W_F16, ATOM_W_BF16, ATOM_W_NIBBLE, ATOM
 /* A linear of n output rows over a layout's channels, cut in panels of 32 rows; missing rows are zeros.
  *
  * Float kinds: panel = [k][32 rows] elements.
- * Integer kinds: panel = two blocks of 16 rows one after the other; block = runs in order. A NIBBLE run is
- * [padded/8][16 rows][4] bytes: the byte of row r and j < 4 in step i holds q+8 of channel 8i+j in its low nibble and
- * of 8i+4+j in its high one. A BYTE run (and every outlier run) is [padded/4][16 rows][4] bytes q+128. Padding is q=0.
- * scales: F16 [panel][2 blocks][n_scales][16 rows]. */
+ * Integer kinds: panel = runs in order, one stream of steps of 128 bytes, [32 rows][4]. A NIBBLE run is padded/8 steps:
+ * the byte of row r and j < 4 in step i holds q+8 of channel 8i+j in its low nibble and of 8i+4+j in its high one. A
+ * BYTE run (and every outlier run) is padded/4 steps of bytes q+128. Padding is q=0.
+ * scales: F16 [panel][n_scales][32 rows]. */
 struct atom_packed {
     enum atom_weight_kind kind;
     int n;

@@ -54,16 +54,16 @@ static void load_float_run(const struct atom_packed *w, const uint8_t *panel, co
             v_store(out + i, v_f16(h + i));
 }
 
-/* Where a run of a block starts: nibble runs take 8 bytes a channel for the 16 rows, byte runs 16. */
+/* Where a run of a panel starts: nibble runs take 16 bytes a channel for the 32 rows, byte runs 32. */
 VEC_FN size_t run_at(const struct atom_packed *w, const struct atom_run *run)
 {
     const struct atom_layout *lay = w->lay;
     if (w->kind == ATOM_W_BYTE)
-        return (size_t)run->offset * 16;
+        return (size_t)run->offset * 32;
     size_t normal =
         lay->first_outlier_run < lay->n_runs ? (size_t)lay->runs[lay->first_outlier_run].offset : (size_t)lay->k_padded;
     size_t at = (size_t)run->offset;
-    return at < normal ? at * 8 : normal * 8 + (at - normal) * 16;
+    return at < normal ? at * 16 : normal * 16 + (at - normal) * 32;
 }
 
 VEC_FN bool is_nibbles(const struct atom_packed *w, const struct atom_run *run)
@@ -76,13 +76,12 @@ static void load_int_run(const struct atom_packed *w, int panel, const struct at
     int n_scales = w->lay->n_scales;
     bool nibbles = is_nibbles(w, run);
     for (int block = 0; block < 2; block++) {
-        const uint8_t *from =
-            w->data + (size_t)panel * w->panel_bytes + (size_t)block * (w->panel_bytes / 2) + run_at(w, run);
-        vec s = v_f16(w->scales + (((size_t)panel * 2 + (size_t)block) * (size_t)n_scales + (size_t)run->scale) * 16);
+        const uint8_t *from = w->data + (size_t)panel * w->panel_bytes + run_at(w, run) + (size_t)block * 64;
+        vec s = v_f16(w->scales + ((size_t)panel * (size_t)n_scales + (size_t)run->scale) * ATOM_PANEL + block * 16);
         for (int i = 0; i < run->len; i++) {
             int shift = 8 * (i % 4) + (nibbles && i % 8 >= 4 ? 4 : 0), mask = nibbles ? 15 : 255;
             int32_t lanes[16];
-            memcpy(lanes, from + (size_t)(nibbles ? i / 8 : i / 4) * 64, sizeof lanes);
+            memcpy(lanes, from + (size_t)(nibbles ? i / 8 : i / 4) * 128, sizeof lanes);
             ivec q = i_and(i_shr(i_load(lanes), shift), i_set(mask));
             vec v = v_mul(v_int(i_add(q, i_set(nibbles ? -8 : -128))), s);
             v_store(out + i * ATOM_PANEL + block * 16, v);

@@ -5,14 +5,14 @@
 #include "kernels/rows.h"
 #include "kernels/panels.h"
 
-/* Integer tile: m tokens times 8 rows (half a block), m constant. Nibble weights q+8 <= 15 go through vpmaddubsw, whose
+/* Integer tile: m tokens times 8 rows, m constant. Nibble weights q+8 <= 15 go through vpmaddubsw, whose
  * 16-bit sums of four products stay under 2 * 2 * 15 * 128 = 7680; bytes would saturate there, so they are widened to
  * 16 bits and go through vpmaddwd. */
 enum { INT_TILE = 4 };
 
 struct tile {
-    const uint8_t *w;       /* the block, at these 8 rows */
-    const uint16_t *scales; /* [n_scales][16], at these 8 rows */
+    const uint8_t *w;       /* the panel, at these 8 rows */
+    const uint16_t *scales; /* [n_scales][32], at these 8 rows */
     const int8_t *q;
     const float *a_scales;
     const int32_t *sums;
@@ -30,7 +30,7 @@ VEC_FN void nibble_run(const struct tile *x, const int m, size_t at, const int8_
                        __m256i *acc)
 {
     const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    for (int c = 0; c < padded; c += 8, at += 64) {
+    for (int c = 0; c < padded; c += 8, at += 128) {
         __m256i both = _mm256_loadu_si256((const void *)(x->w + at));
         __m256i lo = _mm256_and_si256(both, mask), hi = _mm256_and_si256(_mm256_srli_epi16(both, 4), mask);
 #pragma GCC unroll 8
@@ -48,7 +48,7 @@ VEC_FN void byte_run(const struct tile *x, const int m, size_t at, const int8_t 
                      __m256i *acc)
 {
     const __m256i flip = _mm256_set1_epi8((char)0x80);
-    for (int c = 0; c < padded; c += 4, at += 64) {
+    for (int c = 0; c < padded; c += 4, at += 128) {
         __m256i w = _mm256_xor_si256(_mm256_loadu_si256((const void *)(x->w + at)), flip);
         __m256i w0 = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(w));
         __m256i w1 = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(w, 1));
@@ -78,7 +78,7 @@ VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const in
             nibble_run(x, m, run_at(w, run), x->q + run->offset, stride, run->padded, acc);
         else
             byte_run(x, m, run_at(w, run), x->q + run->offset, stride, run->padded, acc);
-        __m256 s_w = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(x->scales + (size_t)run->scale * 16)));
+        __m256 s_w = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(x->scales + run->scale * ATOM_PANEL)));
         for (int t = 0; t < m; t++) {
             __m256 s_a = _mm256_set1_ps(x->a_scales[(size_t)t * n_scales + (size_t)run->scale]);
             y[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t]), _mm256_mul_ps(s_a, s_w), y[t]);
@@ -109,9 +109,8 @@ static void linear_int(const struct atom_linear_job *job)
 {
     const struct atom_packed *w = job->w;
     for (int row = 0; row < ATOM_PANEL; row += 8) {
-        size_t block = (size_t)job->panel * 2 + (size_t)(row / 16);
-        struct tile x = {.w = w->data + block * (w->panel_bytes / 2) + row % 16 * 4,
-                         .scales = w->scales + block * (size_t)w->lay->n_scales * 16 + row % 16};
+        struct tile x = {.w = w->data + (size_t)job->panel * w->panel_bytes + row * 4,
+                         .scales = w->scales + (size_t)job->panel * (size_t)w->lay->n_scales * ATOM_PANEL + row};
         rows_of_eight(job, &x, row);
     }
 }

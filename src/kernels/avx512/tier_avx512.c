@@ -8,8 +8,8 @@
 /* Integer tile: m tokens times the 32 rows of a panel, m constant. Weights are the unsigned side of vpdpbusd (q+8 or
  * q+128), so 8 or 128 times the run's activation sum is taken off once per run. */
 struct tile {
-    const uint8_t *w[2];    /* the panel's two blocks */
-    const uint16_t *scales; /* [2][n_scales][16] */
+    const uint8_t *w;       /* the panel */
+    const uint16_t *scales; /* [n_scales][32] */
     const int8_t *q;        /* first token, rows k_padded apart */
     const float *a_scales;
     const int32_t *sums;
@@ -39,8 +39,8 @@ VEC_FN void nibble_run(const struct tile *x, const int m, size_t at, const int8_
 {
     const ivec mask = _mm512_set1_epi8(15);
     ivec odd[1][2] = {{i_set(0), i_set(0)}}; /* one token alone keeps two chains a block, for vpdpbusd's latency */
-    for (int c = 0; c < padded; c += 8, at += 64, q += 8) {
-        ivec r0 = _mm512_loadu_si512(x->w[0] + at), r1 = _mm512_loadu_si512(x->w[1] + at);
+    for (int c = 0; c < padded; c += 8, at += 128, q += 8) {
+        ivec r0 = _mm512_loadu_si512(x->w + at), r1 = _mm512_loadu_si512(x->w + at + 64);
         four_channels(m, q, stride, _mm512_and_si512(r0, mask), _mm512_and_si512(r1, mask), acc);
         r0 = _mm512_and_si512(_mm512_srli_epi16(r0, 4), mask);
         r1 = _mm512_and_si512(_mm512_srli_epi16(r1, 4), mask);
@@ -55,8 +55,8 @@ VEC_FN void nibble_run(const struct tile *x, const int m, size_t at, const int8_
 VEC_FN void byte_run(const struct tile *x, const int m, size_t at, const int8_t *q, size_t stride, int padded,
                      ivec acc[][2])
 {
-    for (int c = 0; c < padded; c += 4, at += 64, q += 4)
-        four_channels(m, q, stride, _mm512_loadu_si512(x->w[0] + at), _mm512_loadu_si512(x->w[1] + at), acc);
+    for (int c = 0; c < padded; c += 4, at += 128, q += 4)
+        four_channels(m, q, stride, _mm512_loadu_si512(x->w + at), _mm512_loadu_si512(x->w + at + 64), acc);
 }
 
 VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const int m)
@@ -77,8 +77,8 @@ VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const in
             nibble_run(x, m, run_at(w, run), x->q + run->offset, stride, run->padded, acc);
         else
             byte_run(x, m, run_at(w, run), x->q + run->offset, stride, run->padded, acc);
-        vec s0 = v_f16(x->scales + (size_t)run->scale * 16),
-            s1 = v_f16(x->scales + (n_scales + (size_t)run->scale) * 16);
+        const uint16_t *scales = x->scales + run->scale * ATOM_PANEL;
+        vec s0 = v_f16(scales), s1 = v_f16(scales + 16);
 #pragma GCC unroll 16
         for (int t = 0; t < m; t++) {
             float *y = x->y + t * ATOM_PANEL;
@@ -97,8 +97,7 @@ static void linear_int(const struct atom_linear_job *job)
     const struct atom_packed *w = job->w;
     const struct atom_layout *lay = w->lay;
     const uint8_t *panel = w->data + (size_t)job->panel * w->panel_bytes;
-    struct tile x = {.w = {panel, panel + w->panel_bytes / 2},
-                     .scales = w->scales + (size_t)job->panel * 2 * (size_t)lay->n_scales * 16};
+    struct tile x = {.w = panel, .scales = w->scales + (size_t)job->panel * (size_t)lay->n_scales * ATOM_PANEL};
     for (int t = job->tok0, m; t < job->tok1; t += m) {
         m = widest_tile(job->tok1 - t);
         x.q = job->a->q + (size_t)t * (size_t)lay->k_padded;

@@ -8,11 +8,10 @@
 /* q of row r (0..31) and padded channel c of a run, from the panel's bytes. */
 static int weight_at(const struct atom_packed *w, int panel, const struct atom_run *run, int r, int c)
 {
-    const uint8_t *from =
-        w->data + (size_t)panel * w->panel_bytes + (size_t)(r / 16) * (w->panel_bytes / 2) + run_at(w, run);
+    const uint8_t *from = w->data + (size_t)panel * w->panel_bytes + run_at(w, run);
     if (!is_nibbles(w, run))
-        return from[(c / 4) * 64 + (r % 16) * 4 + c % 4] - 128;
-    int both = from[(c / 8) * 64 + (r % 16) * 4 + c % 4];
+        return from[(c / 4) * 128 + r * 4 + c % 4] - 128;
+    int both = from[(c / 8) * 128 + r * 4 + c % 4];
     return (c % 8 < 4 ? both & 15 : both >> 4) - 8;
 }
 
@@ -24,14 +23,14 @@ static void linear_int(const struct atom_linear_job *job)
     for (int t = job->tok0; t < job->tok1; t++)
         for (int r = 0; r < ATOM_PANEL; r++) {
             const int8_t *q = a->q + (size_t)t * (size_t)lay->k_padded;
-            size_t scale_row = ((size_t)job->panel * 2 + (size_t)(r / 16)) * (size_t)lay->n_scales;
+            const uint16_t *scales = w->scales + (size_t)job->panel * (size_t)lay->n_scales * ATOM_PANEL + r;
             float y = 0.0f;
             for (int i = 0; i < lay->n_runs; i++) {
                 const struct atom_run *run = &lay->runs[i];
                 int32_t acc = 0;
                 for (int c = 0; c < run->len; c++)
                     acc += q[run->offset + c] * weight_at(w, job->panel, run, r, c);
-                float s_w = atom_f16_float(w->scales[(scale_row + (size_t)run->scale) * 16 + (size_t)(r % 16)]);
+                float s_w = atom_f16_float(scales[run->scale * ATOM_PANEL]);
                 float s_a = a->scales[(size_t)t * (size_t)lay->n_scales + (size_t)run->scale];
                 y = fmaf((float)acc, s_a * s_w, y);
             }
