@@ -269,17 +269,17 @@ static void check_load_run(const struct atom_kernels *k)
 static void fill_acts(struct atom_acts *a, const struct atom_layout *lay, int n_tok)
 {
     *a = (struct atom_acts){.lay = lay, .n_tok = n_tok};
-    a->q = take((size_t)(n_tok * lay->k_padded), 1);
+    a->q = take((size_t)(n_tok * lay->row_bytes), 1);
     a->scales = floats(n_tok * lay->n_scales);
     a->sums = take((size_t)(n_tok * lay->n_runs) * sizeof *a->sums, sizeof *a->sums);
-    memset(a->q, 0, (size_t)(n_tok * lay->k_padded));
+    memset(a->q, 0, (size_t)(n_tok * lay->row_bytes));
     bool extreme = between(0, 2) == 0;
     for (int t = 0; t < n_tok; t++) {
         for (int i = 0; i < lay->n_runs; i++) {
             int32_t sum = 0;
             for (int c = 0; c < lay->runs[i].len; c++) {
                 int8_t q = (int8_t)(extreme ? (between(0, 1) ? -128 : 127) : between(-128, 127));
-                a->q[t * lay->k_padded + lay->runs[i].offset + c] = q;
+                a->q[t * lay->row_bytes + lay->runs[i].offset + c] = q;
                 sum += q;
             }
             a->sums[t * lay->n_runs + i] = sum;
@@ -297,7 +297,7 @@ static float linear_formula(const struct weights *w, const struct atom_acts *a, 
         const struct atom_run *run = &w->lay.runs[i];
         int64_t acc = 0;
         for (int c = 0; c < run->len; c++)
-            acc += (int64_t)a->q[t * w->lay.k_padded + run->offset + c] * w->q[row * w->lay.k + run->first + c];
+            acc += (int64_t)a->q[t * w->lay.row_bytes + run->offset + c] * w->q[row * w->lay.k + run->first + c];
         float s_w = atom_f16_float(w->scale[row * w->lay.n_scales + run->scale]);
         y = fmaf((float)acc, a->scales[t * w->lay.n_scales + run->scale] * s_w, y);
     }
@@ -313,15 +313,21 @@ static void check_linear(const struct atom_kernels *k)
     make_weights(&w, between(0, 2) ? ATOM_W_NIBBLE : ATOM_W_BYTE);
     fill_acts(&a, &w.lay, n_tok);
     int tok0 = between(0, n_tok - 1) * between(0, 1), n = n_tok - tok0;
-    float *y = floats(n * 32);
+    int ld = 32 + between(0, 1) * between(0, 40);
+    bool add = between(0, 1);
+    float *y = floats((n - 1) * ld + 32), *before = random_floats((n - 1) * ld + 32, ORDINARY);
     for (int panel = 0; panel < w.p.n_panels; panel++) {
-        const struct atom_linear_job job = {&w.p, &a, panel, tok0, n_tok, y};
+        const struct atom_linear_job job = {&w.p, &a, panel, tok0, n_tok, y, (size_t)ld, add};
+        memcpy(y, before, (size_t)((n - 1) * ld + 32) * sizeof *y);
         k->linear_int(&job);
         for (int t = 0; t < n; t++)
             for (int r = 0; r < 32; r++) {
-                float want = linear_formula(&w, &a, tok0 + t, panel * 32 + r);
-                same_floats(&want, &y[t * 32 + r], 1, "linear_int against the formula", k->name);
+                float sum = linear_formula(&w, &a, tok0 + t, panel * 32 + r);
+                float want = add ? before[t * ld + r] + sum : sum;
+                same_floats(&want, &y[t * ld + r], 1, "linear_int against the formula", k->name);
             }
+        for (int t = 0; t + 1 < n; t++)
+            same_floats(before + t * ld + 32, y + t * ld + 32, ld - 32, "beside linear_int's rows", k->name);
     }
     atom_layout_fini(&w.lay);
 }

@@ -107,7 +107,7 @@ static void make_problem(struct problem *p, enum atom_weight_kind kind)
                                           .qkv_rows = p->n,
                                           .att_width = k,
                                           .gate_up_rows = 2 * k,
-                                          .max_k_padded = p->site.lay.k_padded,
+                                          .max_row_bytes = p->site.lay.row_bytes,
                                           .max_scales = p->site.lay.n_scales,
                                           .max_runs = p->site.lay.n_runs,
                                           .head_dim = 2};
@@ -193,7 +193,7 @@ static float formula(const struct problem *p, const struct atom_linear_part *par
         int32_t acc = 0;
         float s = 0;
         for (int c = 0; c < run->len; c++)
-            acc += a->q[t * lay->k_padded + run->offset + c] * int_weight(p, part, r, run->first + c, &s);
+            acc += a->q[t * lay->row_bytes + run->offset + c] * int_weight(p, part, r, run->first + c, &s);
         y = fmaf((float)acc, a->scales[t * lay->n_scales + run->scale] * s, y);
     }
     return y;
@@ -348,7 +348,7 @@ static void embedding_rows(void **state)
                                           .qkv_rows = 1,
                                           .att_width = 1,
                                           .gate_up_rows = 2,
-                                          .max_k_padded = 40,
+                                          .max_row_bytes = 64,
                                           .max_scales = 1,
                                           .max_runs = 1,
                                           .head_dim = 2};

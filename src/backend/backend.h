@@ -47,7 +47,7 @@ struct atom_kv;     /* pages of all layers */
 
 struct atom_work_shape {
     int max_tok, hidden, qkv_rows, att_width, gate_up_rows;
-    int max_k_padded, max_scales, max_runs; /* over all sites' layouts */
+    int max_row_bytes, max_scales, max_runs; /* over all sites' layouts */
     int head_dim;
 };
 

@@ -34,7 +34,7 @@ static size_t up16(size_t n) { return (n + 15) / 16 * 16; }
 static size_t lay_out_scratch(const struct atom_work_shape *sh, struct atom_scratch *s, float *base)
 {
     size_t hd = (size_t)sh->head_dim, hd32 = (hd + 31) / 32 * 32, at = 0;
-    size_t row = (size_t)(sh->max_k_padded > sh->hidden ? sh->max_k_padded : sh->hidden);
+    size_t row = (size_t)(sh->max_row_bytes > sh->hidden ? sh->max_row_bytes : sh->hidden);
     struct {
         float **to;
         size_t n;
@@ -89,7 +89,7 @@ static enum atom_status work_create(const struct atom_work_shape *shape, struct 
         total += n_bytes;
         ok &= (w->buf[i] = atom_alloc64(n_bytes)) != NULL;
     }
-    size_t k = (size_t)shape->max_k_padded;
+    size_t k = (size_t)shape->max_row_bytes;
     ok &= (w->q = atom_alloc64(tok * k)) != NULL;
     ok &= (w->x = atom_alloc64(tok * k * sizeof(float))) != NULL;
     ok &= (w->scales = atom_alloc64(tok * (size_t)shape->max_scales * sizeof(float))) != NULL;
@@ -142,7 +142,7 @@ static void put_row(const struct row_task *task, int t, float *row)
         fine = all_finite(row, lay->k);
     else
         fine = atom_kern.quantize(
-            row, lay, task->site->bits, task->site->clip, w->q + (size_t)t * (size_t)lay->k_padded,
+            row, lay, task->site->bits, task->site->clip, w->q + (size_t)t * (size_t)lay->row_bytes,
             w->scales + (size_t)t * (size_t)lay->n_scales, w->sums + (size_t)t * (size_t)lay->n_runs);
     if (!fine && task->where && !w->bad[t])
         w->bad[t] = task->where;
@@ -289,7 +289,7 @@ static void get_acts(struct atom_work *w, float *out)
         for (int r = 0; r < lay->n_runs; r++) {
             const struct atom_run *run = &lay->runs[r];
             float s = w->acts.scales[(size_t)t * (size_t)lay->n_scales + (size_t)run->scale];
-            const int8_t *q = w->acts.q + (size_t)t * (size_t)lay->k_padded + run->offset;
+            const int8_t *q = w->acts.q + (size_t)t * (size_t)lay->row_bytes + run->offset;
             for (int c = 0; c < run->len; c++)
                 row[run->first + c] = (float)q[c] * s;
         }

@@ -10,7 +10,7 @@ static void read_back_row(void *ctx, int t, int worker)
 {
     struct atom_work *w = ctx;
     const struct atom_layout *lay = w->acts.lay;
-    const int8_t *q = w->acts.q + (size_t)t * (size_t)lay->k_padded;
+    const int8_t *q = w->acts.q + (size_t)t * (size_t)lay->row_bytes;
     const float *scales = w->acts.scales + (size_t)t * (size_t)lay->n_scales;
     float *x = w->x + (size_t)t * (size_t)lay->k;
     (void)worker;
@@ -45,37 +45,35 @@ static void float_tile(const struct linear_task *task, const struct atom_scratch
 /* y = x + bias, or y += x + bias */
 static void put_rows(const float *restrict x, const float *restrict bias, int rows, bool add, float *restrict y)
 {
-    if (rows == ATOM_PANEL && !bias) {
-        if (add)
-            for (int r = 0; r < ATOM_PANEL; r++)
-                y[r] += x[r];
-        else
-            memcpy(y, x, ATOM_PANEL * sizeof *y);
-        return;
-    }
     for (int r = 0; r < rows; r++) {
         float v = bias ? x[r] + bias[r] : x[r];
         y[r] = add ? y[r] + v : v;
     }
 }
 
+/* A kernel writes to y itself where it may: whole panels without bias. */
 static void run_tile(void *ctx, int i, int worker)
 {
     const struct linear_task *task = ctx;
     const struct atom_scratch *s = &task->w->scratch[worker];
     int panel = i / task->n_chunks, tok0 = i % task->n_chunks * ATOM_TOK_CHUNK;
     int n = task->w->n_tok - tok0 < ATOM_TOK_CHUNK ? task->w->n_tok - tok0 : ATOM_TOK_CHUNK;
-    if (task->integer) {
-        struct atom_linear_job job = {task->p, &task->w->acts, panel, tok0, tok0 + n, s->tile};
-        atom_kern.linear_int(&job);
-    } else {
-        float_tile(task, s, panel, tok0, n);
-    }
     int first = panel * ATOM_PANEL, rows = task->p->n - first < ATOM_PANEL ? task->p->n - first : ATOM_PANEL;
+    float *y = task->y + (size_t)tok0 * task->ld + first;
     const float *bias = task->p->bias ? task->p->bias + first : NULL;
+    bool direct = task->integer && rows == ATOM_PANEL && !bias;
+    if (direct) {
+        atom_kern.linear_int(
+            &(struct atom_linear_job){task->p, &task->w->acts, panel, tok0, tok0 + n, y, task->ld, task->add});
+        return;
+    }
+    if (task->integer)
+        atom_kern.linear_int(
+            &(struct atom_linear_job){task->p, &task->w->acts, panel, tok0, tok0 + n, s->tile, ATOM_PANEL, false});
+    else
+        float_tile(task, s, panel, tok0, n);
     for (int t = 0; t < n; t++)
-        put_rows(s->tile + t * ATOM_PANEL, bias, rows, task->add,
-                 task->y + (size_t)(tok0 + t) * task->ld + (size_t)first);
+        put_rows(s->tile + t * ATOM_PANEL, bias, rows, task->add, y + (size_t)t * task->ld);
 }
 
 void atom_cpu_linear_into(struct atom_work *w, const struct atom_linear *lin, float *y, size_t ld, bool add)

@@ -44,7 +44,7 @@ struct atom_packed {
 struct atom_acts {
     const struct atom_layout *lay;
     int n_tok;
-    int8_t *q;     /* [n_tok, k_padded], zeros in the padding */
+    int8_t *q;     /* [n_tok, k_padded], row_bytes apart, zeros in the padding */
     float *scales; /* [n_tok, n_scales] */
     int32_t *sums; /* [n_tok, n_runs]: sum of q over the run */
     float *x;      /* [n_tok, k] */
@@ -77,7 +77,9 @@ struct atom_linear_job {
     const struct atom_acts *a;
     int panel;      /* this panel of 32 rows */
     int tok0, tok1; /* of these tokens */
-    float *y;       /* [n_tok, 32]: row t - tok0; plain result, no bias */
+    float *y;       /* row t - tok0, ld apart: its 32 results, or y + results when add; the bias is no part of it */
+    size_t ld;
+    bool add;
 };
 
 typedef float atom_sum_squares_fn(const float *x, int n);

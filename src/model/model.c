@@ -15,7 +15,7 @@ static enum atom_status widest(const struct atom_config *cfg, struct atom_work_s
             atom_scheme_layout(&cfg->scheme, atom_site_channels(cfg, (enum atom_site_id)i), &lay, err);
         if (st)
             return st;
-        shape->max_k_padded = lay.k_padded > shape->max_k_padded ? lay.k_padded : shape->max_k_padded;
+        shape->max_row_bytes = lay.row_bytes > shape->max_row_bytes ? lay.row_bytes : shape->max_row_bytes;
         shape->max_scales = lay.n_scales > shape->max_scales ? lay.n_scales : shape->max_scales;
         shape->max_runs = lay.n_runs > shape->max_runs ? lay.n_runs : shape->max_runs;
         atom_layout_fini(&lay);
