@@ -136,11 +136,14 @@ static void check_merge(const struct atom_kernels *k)
 
 static void check_gemm(const struct atom_kernels *k)
 {
-    int m = between(0, 30), n = between(1, 140), lda = n + between(0, 9), ldc = 32 + between(0, 17);
-    float *a = random_floats(m * lda, ORDINARY), *b = random_floats(n * 32, between(0, 1) ? ORDINARY : MIXED);
+    int m = between(0, 30), n = between(1, 140), panels = between(1, 6), lda = n + between(0, 9);
+    int ldc = 32 * panels + between(0, 17), stride = n * 32 + 16 * between(0, 3);
+    float *a = random_floats(m * lda, ORDINARY), *b = random_floats(panels * stride, between(0, 1) ? ORDINARY : MIXED);
     float *c = random_floats(m * ldc, ORDINARY), *d = floats(m * ldc);
     memcpy(d, c, (size_t)(m * ldc) * sizeof *c);
-    scalar.gemm(a, lda, m, b, n, c, ldc), k->gemm(a, lda, m, b, n, d, ldc);
+    struct atom_gemm_job job = {a, b, c, lda, ldc, m, n, panels, (size_t)stride, between(0, 1)}, same = job;
+    same.c = d;
+    scalar.gemm(&job), k->gemm(&same);
     for (int i = 0; i < m * ldc; i++)
         if (!isnan(c[i]) || !isnan(d[i])) /* which NaN it is is no result */
             same_floats(c + i, d + i, 1, "gemm", k->name);

@@ -68,6 +68,8 @@ static void work_free(struct atom_work *w)
     free(w->bad);
     free(w->scratch);
     free(w->block);
+    free(w->partials);
+    free(w->partial_rows);
     free(w);
 }
 
@@ -99,6 +101,10 @@ static enum atom_status work_create(const struct atom_work_shape *shape, struct 
     struct atom_scratch none;
     size_t per_worker = lay_out_scratch(shape, &none, NULL);
     ok &= (w->block = atom_alloc64(per_worker * (size_t)w->n_workers * sizeof(float))) != NULL;
+    w->max_partials = w->n_workers > 1 ? (size_t)w->n_workers * ATOM_PARTIALS_PER_WORKER : 0;
+    size_t wide = (size_t)((shape->head_dim + 31) / 32 * 32);
+    ok &= (w->partials = calloc(w->max_partials + 1, sizeof *w->partials)) != NULL;
+    ok &= (w->partial_rows = atom_alloc64(w->max_partials * wide * sizeof(float))) != NULL;
     if (!ok) {
         work_free(w);
         return atom_fail_nomem(err, total + 6 * tok * k);

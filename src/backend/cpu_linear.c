@@ -34,11 +34,18 @@ static void float_tile(const struct linear_task *task, const struct atom_scratch
 {
     const struct atom_layout *lay = task->p->lay;
     const float *x = task->w->x + (size_t)tok0 * (size_t)lay->k;
-    memset(s->tile, 0, (size_t)n * ATOM_PANEL * sizeof *s->tile);
     for (int r = 0; r < lay->n_runs; r++) {
         const struct atom_run *run = &lay->runs[r];
         atom_kern.load_run(task->p, panel, run, s->run);
-        atom_kern.gemm(x + run->first, lay->k, n, s->run, run->len, s->tile, ATOM_PANEL);
+        atom_kern.gemm(&(struct atom_gemm_job){.a = x + run->first,
+                                               .b = s->run,
+                                               .c = s->tile,
+                                               .lda = lay->k,
+                                               .ldc = ATOM_PANEL,
+                                               .m = n,
+                                               .k = run->len,
+                                               .n_panels = 1,
+                                               .add = r > 0});
     }
 }
 

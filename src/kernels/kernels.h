@@ -114,8 +114,16 @@ struct atom_partial {
 typedef void atom_merge_fn(struct atom_partial *sum, const struct atom_partial *part, int n);
 /* log(sum(exp(x))) */
 typedef float atom_logsumexp_fn(const float *x, int n);
-/* c[m, 32] (rows ldc apart) += a[m, k] (rows lda apart) * b[k, 32], one fma chain down k per element. */
-typedef void atom_gemm_fn(const float *a, int lda, int m, const float *b, int k, float *c, int ldc);
+/* c[m, 32 * n_panels] (rows ldc apart) = a[m, k] (rows lda apart) * b, or c += that when add; panel i of b is [k, 32]
+ * at b + i * b_stride. One fma chain down k per element, from 0 or from c. */
+struct atom_gemm_job {
+    const float *a, *b;
+    float *c;
+    int lda, ldc, m, k, n_panels;
+    size_t b_stride;
+    bool add;
+};
+typedef void atom_gemm_fn(const struct atom_gemm_job *job);
 /* One run of a panel as floats, out[(channel - first)*32 + row]. */
 typedef void atom_load_run_fn(const struct atom_packed *w, int panel, const struct atom_run *run, float *out);
 /* Integer acts times integer weights. */
