@@ -5,6 +5,7 @@
 
 #include "base/half.h"
 #include "kernels/kernels.h"
+#include "kernels/hadamard.h"
 
 static void same_bytes(const void *want, const void *got, size_t n_bytes, const char *what, const char *tier)
 {
@@ -132,6 +133,17 @@ static void check_merge(const struct atom_kernels *k)
     same_floats(o[0], o[1], n, "merge", k->name);
     same_floats(&sum[0].max, &sum[1].max, 1, "merge's maximum", k->name);
     same_floats(&sum[0].total, &sum[1].total, 1, "merge's total", k->name);
+}
+
+static void check_hadamard(const struct atom_kernels *k)
+{
+    int n = 16 << between(0, 6);
+    float *x = random_floats(n, ORDINARY), *y = floats(n), *z = floats(n);
+    memcpy(y, x, (size_t)n * sizeof *x);
+    memcpy(z, x, (size_t)n * sizeof *x);
+    scalar.hadamard(x, n), k->hadamard(y, n), atom_hadamard(z, n);
+    same_floats(x, y, n, "hadamard", k->name);
+    same_floats(z, y, n, "hadamard beside the plain one", k->name);
 }
 
 static void check_gemm(const struct atom_kernels *k)
@@ -486,6 +498,7 @@ ROUNDS(rope_equals_scalar, check_rope, 500)
 ROUNDS(quantize_equals_scalar, check_quantize, 2000)
 ROUNDS(softmax_equals_scalar, check_softmax, 1000)
 ROUNDS(merge_equals_scalar, check_merge, 500)
+ROUNDS(hadamard_equals_scalar, check_hadamard, 100)
 ROUNDS(gemm_equals_scalar, check_gemm, 300)
 ROUNDS(load_run_reads_panels, check_load_run, 120)
 ROUNDS(linear_is_the_formula, check_linear, 180)
@@ -515,17 +528,12 @@ int main(void)
     static const struct {
         const char *name;
         test_fn *fn;
-    } tier_tests[] = {{"rows", rows_equal_scalar},
-                      {"rope", rope_equals_scalar},
-                      {"quantize", quantize_equals_scalar},
-                      {"softmax", softmax_equals_scalar},
-                      {"merge", merge_equals_scalar},
-                      {"gemm", gemm_equals_scalar},
-                      {"load_run", load_run_reads_panels},
-                      {"linear_int", linear_is_the_formula},
-                      {"kv_quantize", kv_quantize_equals_scalar},
-                      {"kv_keys", kv_keys_are_the_formula},
-                      {"kv_values", kv_values_are_the_formula},
+    } tier_tests[] = {{"rows", rows_equal_scalar},           {"rope", rope_equals_scalar},
+                      {"quantize", quantize_equals_scalar},  {"softmax", softmax_equals_scalar},
+                      {"merge", merge_equals_scalar},        {"hadamard", hadamard_equals_scalar},
+                      {"gemm", gemm_equals_scalar},          {"load_run", load_run_reads_panels},
+                      {"linear_int", linear_is_the_formula}, {"kv_quantize", kv_quantize_equals_scalar},
+                      {"kv_keys", kv_keys_are_the_formula},  {"kv_values", kv_values_are_the_formula},
                       {"kv_pages", kv_pages_equal_scalar}};
     const struct CMUnitTest plain[] = {cmocka_unit_test(the_strongest_tier_is_taken)};
     enum { N_TIERS = sizeof tiers / sizeof tiers[0], N_EACH = sizeof tier_tests / sizeof tier_tests[0] };

@@ -75,6 +75,8 @@ void atom_cpu_linear_into(struct atom_work *w, const struct atom_linear *lin, fl
 enum atom_status atom_cpu_kv_create(const struct atom_kv_config *cfg, struct atom_kv **out, struct atom_error *err);
 void atom_cpu_kv_free(struct atom_kv *kv);
 size_t atom_cpu_kv_bytes(const struct atom_kv *kv);
+/* In place, of one head vector. */
+void atom_cpu_rotate(float *x, int n, bool undo);
 /* K, then V, of one head in a page. */
 uint8_t *atom_cpu_head_page(const struct atom_kv *kv, int layer, int page, int head);
 void atom_cpu_store(struct atom_work *w, struct atom_kv *kv, int layer, const struct atom_batch *batch, int where);

@@ -6,7 +6,6 @@
  * result depends on nothing but the positions: neither on which thread took a split nor on the company. */
 #include "backend/cpu.h"
 #include "base/thread.h"
-#include "kernels/hadamard.h"
 
 #include <assert.h>
 #include <math.h>
@@ -117,7 +116,7 @@ static void write_out(const struct attend_task *task, const struct query_rows *r
         for (int d = 0; d < hd; d++)
             out[d] = sum[i].o[d] * by;
         if (task->kv->cfg.rotate & ATOM_ROTATE_V)
-            atom_hadamard_undo(out, hd);
+            atom_cpu_rotate(out, hd, true);
     }
 }
 

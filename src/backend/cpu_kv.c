@@ -93,6 +93,16 @@ uint8_t *atom_cpu_head_page(const struct atom_kv *kv, int layer, int page, int h
     return kv->data + (size_t)layer * kv->layer_bytes + (size_t)page * kv->page_bytes + (size_t)head * kv->head_bytes;
 }
 
+void atom_cpu_rotate(float *x, int n, bool undo)
+{
+    if (n >= 16 && (n & (n - 1)) == 0)
+        atom_kern.hadamard(x, n);
+    else if (undo)
+        atom_hadamard_undo(x, n);
+    else
+        atom_hadamard(x, n);
+}
+
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 struct store_task {
@@ -178,7 +188,7 @@ static void store_token(void *ctx, int t, int worker)
     for (int h = 0; h < cfg->heads; h++) {
         atom_kern.rope(q + h * hd, cos, sin, half);
         if (cfg->rotate & ATOM_ROTATE_QK)
-            atom_hadamard(q + h * hd, hd);
+            atom_cpu_rotate(q + h * hd, hd, false);
     }
     bool fine = true;
     for (int h = 0; h < cfg->kv_heads; h++) {
@@ -186,9 +196,9 @@ static void store_token(void *ctx, int t, int worker)
         if (cfg->rope == ATOM_KV_POST)
             atom_kern.rope(k + h * hd, cos, sin, half);
         if (cfg->rotate & ATOM_ROTATE_QK)
-            atom_hadamard(k + h * hd, hd);
+            atom_cpu_rotate(k + h * hd, hd, false);
         if (cfg->rotate & ATOM_ROTATE_V)
-            atom_hadamard(v + h * hd, hd);
+            atom_cpu_rotate(v + h * hd, hd, false);
         fine &= store_vector(&kv->shape, page, true, slot, k + h * hd);
         fine &= store_vector(&kv->shape, page + kv->shape.half_bytes, false, slot, v + h * hd);
     }

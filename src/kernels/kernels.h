@@ -92,6 +92,8 @@ typedef bool atom_quantize_fn(const float *x, const struct atom_layout *lay, int
 typedef void atom_silu_mul_fn(const float *gate, const float *up, int n, float *out);
 /* Rotates pairs (x[i], x[i+half]) by cos[i], sin[i]. */
 typedef void atom_rope_fn(float *x, const float *cos, const float *sin, int half);
+/* Orthonormal Hadamard transform, its own inverse; n = 2^m, at least 16. Equals atom_hadamard. */
+typedef void atom_hadamard_fn(float *x, int n);
 /* One head vector: q as bytes [n], F16 scale and zero point. False when a number is not finite. */
 typedef bool atom_kv_quantize_fn(const float *x, int n, int bits, float clip, uint8_t *q, uint16_t *scale,
                                  uint8_t *zero);
@@ -136,6 +138,7 @@ struct atom_kernels {
     atom_quantize_fn *quantize;
     atom_silu_mul_fn *silu_mul;
     atom_rope_fn *rope;
+    atom_hadamard_fn *hadamard;
     atom_kv_quantize_fn *kv_quantize;
     atom_kv_keys_fn *kv_keys;
     atom_kv_values_fn *kv_values;

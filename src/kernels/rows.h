@@ -140,6 +140,36 @@ static void rope(float *x, const float *cos, const float *sin, int half)
     }
 }
 
+static const float upper_minus[4][16] = {{1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1},
+                                         {1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1},
+                                         {1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1},
+                                         {1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1}};
+
+/* Butterflies of spans 1 to 8 inside a register: lanes a, b of a pair become a + b, a - b. */
+VEC_FN vec butterflies_inside(vec a)
+{
+    a = v_fma(a, v_load(upper_minus[0]), v_swap(a, 1));
+    a = v_fma(a, v_load(upper_minus[1]), v_swap(a, 2));
+    a = v_fma(a, v_load(upper_minus[2]), v_swap(a, 4));
+    return v_fma(a, v_load(upper_minus[3]), v_swap(a, 8));
+}
+
+static void hadamard(float *x, int n)
+{
+    vec by = v_set(1.0f / sqrtf((float)n));
+    for (int i = 0; i < n; i += 16)
+        v_store(x + i, butterflies_inside(v_load(x + i)));
+    for (int h = 16; h < n; h *= 2)
+        for (int i = 0; i < n; i += 2 * h)
+            for (int j = i; j < i + h; j += 16) {
+                vec a = v_load(x + j), b = v_load(x + j + h);
+                v_store(x + j, v_add(a, b));
+                v_store(x + j + h, v_sub(a, b));
+            }
+    for (int i = 0; i < n; i += 16)
+        v_store(x + i, v_mul(v_load(x + i), by));
+}
+
 static bool kv_quantize(const float *x, int n, int bits, float clip, uint8_t *q, uint16_t *scale, uint8_t *zero)
 {
     vec lo = v_set(0.0f), hi = v_set(0.0f);
@@ -380,6 +410,7 @@ static void fill_rows(struct atom_kernels *k)
     k->quantize = quantize;
     k->silu_mul = silu_mul;
     k->rope = rope;
+    k->hadamard = hadamard;
     k->kv_quantize = kv_quantize;
     k->kv_keys = kv_keys;
     k->kv_values = kv_values;
