@@ -162,19 +162,20 @@ static void fill_info(struct atom_model *m)
     memcpy(m->info.eos, c->eos, sizeof m->info.eos);
 }
 
-enum atom_status atom_model_open(const char *dir, struct atom_model **out, struct atom_error *err)
+enum atom_status atom_model_build(const struct atom_config *cfg, struct atom_tensors *tensors,
+                                  struct atom_tokenizer *tokenizer, struct atom_model **out, struct atom_error *err)
 {
-    if (!atom_cpu_name())
-        return atom_fail(err, ATOM_ERR_INVALID, "atom_runtime_init has not been called");
     struct atom_model *m = calloc(1, sizeof *m);
-    if (!m)
+    if (!m) {
+        atom_tokenizer_close(tokenizer);
+        atom_tensors_close(tensors);
         return atom_fail_nomem(err, sizeof *m);
+    }
+    m->cfg = *cfg;
     m->backend = &atom_backend_cpu;
-    enum atom_status st = atom_config_load(dir, &m->cfg, err);
-    st = st ? st : atom_tensors_open(dir, &m->tensors, err);
-    st = st ? st : atom_tensors_known(&m->cfg, m->tensors, err);
-    st = st ? st : atom_tokenizer_open(dir, &m->tokenizer, err);
-    st = st ? st : load_ends(m, err);
+    m->tensors = tensors;
+    m->tokenizer = tokenizer;
+    enum atom_status st = load_ends(m, err);
     st = st ? st : load_layers(m, err);
     st = st ? st : atom_tensors_check(m->tensors, err);
     if (st) {
@@ -184,6 +185,24 @@ enum atom_status atom_model_open(const char *dir, struct atom_model **out, struc
     fill_info(m);
     *out = m;
     return ATOM_OK;
+}
+
+enum atom_status atom_model_open(const char *dir, struct atom_model **out, struct atom_error *err)
+{
+    struct atom_config cfg;
+    struct atom_tensors *tensors = NULL;
+    struct atom_tokenizer *tokenizer = NULL;
+    if (!atom_cpu_name())
+        return atom_fail(err, ATOM_ERR_INVALID, "atom_runtime_init has not been called");
+    enum atom_status st = atom_config_load(dir, &cfg, err);
+    st = st ? st : atom_tensors_open(dir, &tensors, err);
+    st = st ? st : atom_tensors_known(&cfg, tensors, err);
+    st = st ? st : atom_tokenizer_open(dir, &tokenizer, err);
+    if (st) {
+        atom_tensors_close(tensors);
+        return st;
+    }
+    return atom_model_build(&cfg, tensors, tokenizer, out, err);
 }
 
 void atom_model_close(struct atom_model *m)

@@ -19,6 +19,10 @@ struct atom_model {
     struct atom_linear *head;
 };
 
+/* A model from what a directory holds. It takes tensors and tokenizer (which may be NULL) over, on failure too. */
+enum atom_status atom_model_build(const struct atom_config *cfg, struct atom_tensors *tensors,
+                                  struct atom_tokenizer *tokenizer, struct atom_model **out, struct atom_error *err);
+
 /* The work and cache that a model's steps need. */
 enum atom_status atom_model_work(const struct atom_config *cfg, const struct atom_backend *b, int max_tok,
                                  struct atom_work **out, struct atom_error *err);
