@@ -17,7 +17,7 @@ struct atom_peak {
  * not at all). What it returns depends on every byte. */
 typedef uint64_t atom_read_fn(const uint8_t *from, size_t n_bytes, size_t ahead, int streams);
 
-enum { ATOM_MAX_READERS = 3 };
+enum { ATOM_MAX_READERS = 2 };
 
 struct atom_peaks {
     struct atom_peak int8, f32, bf16;
@@ -28,7 +28,7 @@ struct atom_peaks {
     int n_readers;
 };
 
-/* Each adds to what the one before it gave. */
+/* To be called in this order, as far as the tier goes. */
 void atom_peaks_scalar(struct atom_peaks *p);
 void atom_peaks_avx2(struct atom_peaks *p);
 void atom_peaks_avx512(struct atom_peaks *p);

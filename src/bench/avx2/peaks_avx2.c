@@ -63,6 +63,6 @@ void atom_peaks_avx2(struct atom_peaks *p)
     p->f32 = (struct atom_peak){"vfmadd231ps ymm", run_fma, PER_ROUND * 8 * 2};
     p->int8 = has_avx_vnni() ? (struct atom_peak){"vpdpbusd ymm", run_dot, PER_ROUND * 32 * 2}
                              : (struct atom_peak){"vpmaddubsw + vpmaddwd + vpaddd ymm", run_madd, PER_ROUND * 32 * 2};
-    p->readers[p->n_readers].how = "32-byte loads";
-    p->readers[p->n_readers++].read = read_32;
+    p->readers[0].how = "32-byte loads";
+    p->readers[0].read = read_32;
 }

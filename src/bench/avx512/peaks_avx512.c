@@ -59,6 +59,7 @@ void atom_peaks_avx512(struct atom_peaks *p)
     p->int8 = (struct atom_peak){"vpdpbusd zmm", run_dot, PER_ROUND * 64 * 2};
     if (has_bf16())
         p->bf16 = (struct atom_peak){"vdpbf16ps zmm", run_dot_bf16, PER_ROUND * 32 * 2};
-    p->readers[p->n_readers].how = "64-byte loads";
-    p->readers[p->n_readers++].read = read_64;
+    p->readers[1].how = "64-byte loads";
+    p->readers[1].read = read_64;
+    p->n_readers = 2;
 }

@@ -8,18 +8,21 @@ enum { STRIDE = 64 };
 static uint64_t read_words(const uint8_t *from, size_t n_bytes, size_t ahead, int streams)
 {
     size_t each = n_bytes / (size_t)streams;
-    uint64_t sum = 0;
+    uint64_t sum[STRIDE / 8] = {0}, all = 0;
     for (size_t i = 0; i < each; i += STRIDE)
         for (int s = 0; s < streams; s++) {
             const uint8_t *at = from + (size_t)s * each + i;
-            uint64_t words[STRIDE / 8];
             if (ahead)
                 __builtin_prefetch(at + ahead);
-            memcpy(words, at, sizeof words);
-            for (int j = 0; j < STRIDE / 8; j++)
-                sum ^= words[j];
+            for (int j = 0; j < STRIDE / 8; j++) {
+                uint64_t word;
+                memcpy(&word, at + 8 * j, sizeof word);
+                sum[j] ^= word;
+            }
         }
-    return sum;
+    for (int j = 0; j < STRIDE / 8; j++)
+        all ^= sum[j];
+    return all;
 }
 
 void atom_peaks_scalar(struct atom_peaks *p)
