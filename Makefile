@@ -54,7 +54,7 @@ say  = $(if $(filter 0,$(V)),@printf '  %-4s %s\n' $1 $@)
 
 # ---- files ----
 
-LIB_SRC  := $(sort $(wildcard src/*/*.c src/kernels/*/*.c))
+LIB_SRC  := $(sort $(wildcard src/*/*.c src/kernels/*/*.c src/bench/*/*.c))
 CLI_SRC  := $(sort $(wildcard cli/*.c server/*.c))
 TEST_SRC := $(sort $(wildcard tests/test_*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz_*.c))
@@ -78,8 +78,8 @@ $(BUILD)/.flags: FORCE | deps-told
 $(BUILD)/.sources: FORCE
 	$(call stamp,$(LIB_SRC) $(CLI_SRC))
 
-$(BUILD)/obj/src/kernels/avx2/%.o:   ISA := $(ISA_avx2)
-$(BUILD)/obj/src/kernels/avx512/%.o: ISA := $(ISA_avx512)
+$(BUILD)/obj/src/kernels/avx2/%.o $(BUILD)/obj/src/bench/avx2/%.o:     ISA := $(ISA_avx2)
+$(BUILD)/obj/src/kernels/avx512/%.o $(BUILD)/obj/src/bench/avx512/%.o: ISA := $(ISA_avx512)
 $(BUILD)/obj/%.o: %.c $(BUILD)/.flags
 	@mkdir -p $(@D)
 	$(call say,CC)

@@ -20,6 +20,7 @@ static const struct {
     {"inspect", cmd_inspect, "say what a checkpoint holds"},
     {"tokenize", cmd_tokenize, "turn text into token ids and back"},
     {"sample-calib", cmd_sample_calib, "let a model write its own calibration windows"},
+    {"bench", cmd_bench, "time operations and whole models against what the machine can do"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

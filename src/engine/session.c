@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sequences over one paged KV cache. */
+#include "engine/session.h"
+
 #include "model/model.h"
 
 #include <assert.h>
@@ -121,6 +123,14 @@ void atom_session_remove(struct atom_session *s, int sequence)
 int atom_session_length(const struct atom_session *s, int sequence) { return s->seqs[sequence].length; }
 
 static int pages_for(int positions) { return (positions + ATOM_PAGE - 1) / ATOM_PAGE; }
+
+void atom_session_cut(struct atom_session *s, int sequence, int length)
+{
+    struct sequence *q = &s->seqs[sequence];
+    assert(sequence >= 0 && sequence < s->max_sequences && q->used && length >= 0 && length <= q->length);
+    give_pages_back(s, q, pages_for(length));
+    q->length = length;
+}
 
 /* Everything that can be refused is refused here, before any state changes. */
 static enum atom_status check_step(const struct atom_session *s, const struct atom_step_seq *seqs, int n,

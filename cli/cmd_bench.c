@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* atom bench cpu */
+#include "commands.h"
+#include "options.h"
+#include "progress.h"
+
+#include "bench/bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct output {
+    struct cli_progress bar;
+    bool json, lost;
+    struct atom_bench_line before; /* the line told last */
+    bool any;
+};
+
+static bool show(void *user, const struct atom_progress *p)
+{
+    struct output *out = user;
+    return cli_progress_show(&out->bar, p);
+}
+
+static void print_line(void *user, const struct atom_bench_line *line)
+{
+    struct output *out = user;
+    char *text = out->json ? atom_bench_json(line) : atom_bench_text(line, out->any ? &out->before : NULL);
+    cli_progress_end(&out->bar);
+    out->lost |= !text;
+    if (text)
+        fputs(text, stdout);
+    if (out->json)
+        putchar('\n');
+    fflush(stdout);
+    free(text);
+    out->before = *line;
+    out->any = true;
+}
+
+/* What the command line says, before it is understood. */
+struct words {
+    struct cli_texts shapes;
+    const char *prefill, *decode, *depth, *batch;
+    int only, abits, kv, head;
+    bool only_given;
+};
+
+static int read_list(const struct cli_command *cmd, const char *what, const char *text, int min, int max,
+                     struct atom_bench_list *out)
+{
+    struct atom_error err = {0};
+    if (text && atom_bench_parse_list(what, text, min, max, out, &err))
+        return cli_usage(cmd, "%s", err.message);
+    return CLI_GO_ON;
+}
+
+static int settle(const struct cli_command *cmd, const struct words *w, struct atom_bench_options *opt)
+{
+    static const char *const usual[] = {"1.1b"};
+    static const int abits[] = {4, 8}, kvs[] = {4, 8, 16}, heads[] = {8, 16};
+    int rc = read_list(cmd, "--prefill", w->prefill, 0, 1 << 17, &opt->plan.prefill);
+    rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--decode", w->decode, 0, 1 << 17, &opt->plan.decode);
+    rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--depth", w->depth, 0, 1 << 17, &opt->plan.depth);
+    rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--batch", w->batch, 1, 512, &opt->plan.batch);
+    opt->shapes = w->shapes.n ? w->shapes.at : usual;
+    opt->n_shapes = w->shapes.n ? w->shapes.n : 1;
+    opt->ceilings = !w->only_given || w->only == 0;
+    opt->kernels = w->only_given ? w->only == 1 : !w->shapes.n;
+    opt->models = !w->only_given || w->only == 2;
+    opt->abits = abits[w->abits];
+    opt->kvbits = kvs[w->kv];
+    opt->head_bits = heads[w->head];
+    return rc;
+}
+
+int cmd_bench(int argc, char **argv)
+{
+    struct output out = {.json = false};
+    struct atom_bench_options opt = {.plan = {.repeat = 3}, .on_line = print_line, .progress = show, .user = &out};
+    struct words w = {0};
+    struct atom_error err = {0};
+    bool quiet = false;
+    const struct cli_option options[] = {
+        {"shape", 's', CLI_TEXTS, "NAME", &w.shapes, 0, 0, "tiny, 1.1b, 7b or 8b (1.1b); may be given again", NULL},
+        {"only", 0, CLI_WORD, "ceilings|kernels|models", &w.only, 0, 0, "leave the rest out", &w.only_given},
+        {"prefill", 0, CLI_TEXT, "LIST", &w.prefill, 0, 0, "tokens to prefill (512; 128 of large shapes); 0: none",
+         NULL},
+        {"decode", 0, CLI_TEXT, "LIST", &w.decode, 0, 0, "steps to decode (64; fewer for large batches); 0: none",
+         NULL},
+        {"depth", 0, CLI_TEXT, "LIST", &w.depth, 0, 0, "positions in the cache before (0,1024; to decode 4096 too)",
+         NULL},
+        {"batch", 0, CLI_TEXT, "LIST", &w.batch, 0, 0, "sequences to decode at once (1; at depth 0 also 2 to 32)",
+         NULL},
+        {"abits", 0, CLI_WORD, "4|8", &w.abits, 0, 0, "bits of activations (4)", NULL},
+        {"kv", 0, CLI_WORD, "4|8|16", &w.kv, 0, 0, "bits of the KV cache (4)", NULL},
+        {"head", 0, CLI_WORD, "8|16", &w.head, 0, 0, "bits of the head (8)", NULL},
+        {"repeat", 'r', CLI_INT, "N", &opt.plan.repeat, 1, 100, "times a phase is run, for the median (3)", NULL},
+        {"json", 0, CLI_FLAG, NULL, &out.json, 0, 0, "one JSON object a line", NULL},
+        {"quiet", 'q', CLI_FLAG, NULL, &quiet, 0, 0, "no progress", NULL},
+        {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
+    const struct cli_command cmd = {
+        "bench cpu [options]",
+        "Measures what this machine can do at best, then operations and whole models of random weights against it.\n"
+        "A share is the part of that ceiling that was reached. LIST is numbers with commas between.",
+        options,
+        1,
+        1,
+        "example: atom bench cpu --shape 1.1b --prefill 512 --decode 64 --depth 0 --batch 1,4"};
+    const char **args = calloc((size_t)argc + 1, sizeof *args);
+    int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
+    if (rc == CLI_GO_ON && strcmp(args[0], "cpu") != 0)
+        rc = cli_usage(&cmd, "unknown device '%s'; there is 'cpu'", args[0]);
+    if (rc == CLI_GO_ON)
+        rc = settle(&cmd, &w, &opt);
+    if (rc == CLI_GO_ON) {
+        cli_progress_init(&out.bar, quiet);
+        cli_catch_interrupts();
+        enum atom_status st = atom_bench_cpu(&opt, &err);
+        cli_progress_end(&out.bar);
+        rc = cli_finish(st ? cli_fail(&err) : out.lost ? 1 : 0);
+    }
+    free(args);
+    return rc;
+}
