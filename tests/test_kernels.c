@@ -4,8 +4,8 @@
 #include "inputs.h"
 
 #include "base/half.h"
-#include "kernels/kernels.h"
 #include "kernels/hadamard.h"
+#include "kernels/kernels.h"
 
 static void same_bytes(const void *want, const void *got, size_t n_bytes, const char *what, const char *tier)
 {
@@ -347,6 +347,47 @@ static void check_linear(const struct atom_kernels *k)
     atom_layout_fini(&w.lay);
 }
 
+/* bfloat16 products against doubles of the same rounded numbers: each of the k additions rounds once or twice, and what
+ * is smaller than a normal number may be lost. */
+static void bf16_sums_are_close(void **state)
+{
+    struct atom_kernels k;
+    (void)state;
+    if (!(atom_cpu_detect() & ATOM_CPU_BF16))
+        skip_because("this processor has no AVX-512 BF16");
+    atom_kernels_init(&k, atom_cpu_detect());
+    assert_string_equal(k.name, "avx512bf16");
+    seed = 77;
+    for (int round = 0; round < 120; round++, drop_all()) {
+        struct weights w;
+        make_weights(&w, ATOM_W_BF16);
+        int n = w.lay.k, n_tok = between(1, 20), tok0 = between(0, n_tok - 1), stride = n + n % 2 + between(0, 5);
+        float *x = random_floats(n_tok * n, ORDINARY), *y = floats((n_tok - tok0) * 32);
+        uint16_t *h = take((size_t)(n_tok * stride) * sizeof *h, sizeof *h);
+        for (int t = 0; t < n_tok; t++) {
+            k.to_bf16(x + t * n, n, h + t * stride);
+            for (int c = 0; c < n; c++)
+                assert_int_equal(h[t * stride + c], atom_float_bf16(x[t * n + c]));
+            assert_true(n % 2 == 0 || h[t * stride + n] == 0);
+        }
+        for (int panel = 0; panel < w.p.n_panels; panel++) {
+            k.linear_bf16(&(struct atom_bf16_job){&w.p, h, (size_t)stride, panel, tok0, n_tok, y});
+            for (int i = 0; i < (n_tok - tok0) * 32; i++) {
+                double want = 0, terms = 0;
+                for (int c = 0; c < n; c++) {
+                    double p = (double)w.w[(panel * 32 + i % 32) * n + c] *
+                               (double)atom_bf16_float(h[(tok0 + i / 32) * stride + c]);
+                    want += p;
+                    terms += fabs(p);
+                }
+                if (!(fabs((double)y[i] - want) <= 2 * n * 0x1p-24 * terms + n * 0x1p-125))
+                    fail_msg("row %d: %g, not %g", i, (double)y[i], want);
+            }
+        }
+        atom_layout_fini(&w.lay);
+    }
+}
+
 /* ---- KV ------------------------------------------------------------------------------------------------------------
  */
 
@@ -512,7 +553,7 @@ static void the_strongest_tier_is_taken(void **state)
     struct atom_kernels k;
     unsigned cpu = atom_cpu_detect();
     (void)state;
-    atom_kernels_init(&k, cpu);
+    atom_kernels_init(&k, cpu & ~(unsigned)ATOM_CPU_BF16);
     assert_string_equal(k.name, cpu & ATOM_CPU_AVX512 ? "avx512" : cpu & ATOM_CPU_AVX2 ? "avx2" : "scalar");
     atom_kernels_init(&k, 0);
     assert_string_equal(k.name, "scalar");
@@ -535,7 +576,8 @@ int main(void)
                       {"linear_int", linear_is_the_formula}, {"kv_quantize", kv_quantize_equals_scalar},
                       {"kv_keys", kv_keys_are_the_formula},  {"kv_values", kv_values_are_the_formula},
                       {"kv_pages", kv_pages_equal_scalar}};
-    const struct CMUnitTest plain[] = {cmocka_unit_test(the_strongest_tier_is_taken)};
+    const struct CMUnitTest plain[] = {cmocka_unit_test(the_strongest_tier_is_taken),
+                                       cmocka_unit_test(bf16_sums_are_close)};
     enum { N_TIERS = sizeof tiers / sizeof tiers[0], N_EACH = sizeof tier_tests / sizeof tier_tests[0] };
     static char names[N_TIERS * N_EACH][64];
     struct CMUnitTest each[N_TIERS * N_EACH];

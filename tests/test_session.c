@@ -200,6 +200,34 @@ static void tiers_and_threads(void **state)
     }
 }
 
+/* The tier of bfloat16 products: other bits, the same model. Inputs lose 16 of their 24 bits, so logits may move by
+ * some 2^-8 of their size, and more where layers add up. */
+static void bf16_products_are_close(void **state)
+{
+    const struct atom_runtime_options opt = {.threads = 2, .cpu = "avx512bf16"};
+    struct logits want, got;
+    int vocab = atom_model_info(models[0])->vocab;
+    double off = 0, size = 0;
+    (void)state;
+    if (atom_runtime_init(&opt, &err) == ATOM_ERR_UNSUPPORTED)
+        skip_because("this processor has no AVX-512 BF16");
+    assert_string_equal(atom_runtime_cpu(), "avx512bf16");
+    make_logits(&want, models[0]);
+    make_logits(&got, models[0]);
+    alone(models[0], FEW, &got);
+    use(NULL, 2);
+    alone(models[0], FEW, &want);
+    for (int s = 0; s < N_SEQS; s++)
+        for (int i = 0; i < vocab; i++) {
+            off = fmax(off, fabs((double)(got.of[s][i] - want.of[s][i])));
+            size = fmax(size, fabs((double)want.of[s][i]));
+        }
+    assert_true(off > 0);
+    assert_true(off < 0x1p-5 * size);
+    drop_logits(&want);
+    drop_logits(&got);
+}
+
 static void chunks_and_company(void **state)
 {
     (void)state;
@@ -572,6 +600,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(tiers_and_threads, fresh),
+        cmocka_unit_test_setup(bf16_products_are_close, fresh),
         cmocka_unit_test_setup(chunks_and_company, fresh),
         cmocka_unit_test_setup(pages_are_used_again, fresh),
         cmocka_unit_test_setup(refusals_change_nothing, fresh),

@@ -64,6 +64,7 @@ static void work_free(struct atom_work *w)
     free(w->q);
     free(w->scales);
     free(w->x);
+    free(w->h);
     free(w->sums);
     free(w->bad);
     free(w->scratch);
@@ -94,6 +95,8 @@ static enum atom_status work_create(const struct atom_work_shape *shape, struct 
     size_t k = (size_t)shape->max_row_bytes;
     ok &= (w->q = atom_alloc64(tok * k)) != NULL;
     ok &= (w->x = atom_alloc64(tok * k * sizeof(float))) != NULL;
+    if (atom_kern.linear_bf16)
+        ok &= (w->h = atom_alloc64(tok * k * sizeof *w->h)) != NULL;
     ok &= (w->scales = atom_alloc64(tok * (size_t)shape->max_scales * sizeof(float))) != NULL;
     ok &= (w->sums = atom_alloc64(tok * (size_t)shape->max_runs * sizeof(int32_t))) != NULL;
     ok &= (w->bad = calloc(tok, sizeof *w->bad)) != NULL;
@@ -210,6 +213,7 @@ static void run_rows(struct atom_work *w, struct row_task *task, int n_tok, atom
     w->acts =
         (struct atom_acts){lay, n_tok, floats ? NULL : w->q, floats ? NULL : w->scales, w->sums, floats ? w->x : NULL};
     w->x_ready = floats;
+    w->h_ready = false;
     atom_parallel(n_tok, fn, task);
 }
 

@@ -37,6 +37,8 @@ struct atom_work {
     float *scales, *x;
     int32_t *sums;
     bool x_ready;                 /* acts.x holds the acts as floats */
+    bool h_ready;                 /* and h as bfloat16 */
+    uint16_t *h;                  /* [max_tok, max_row_bytes]; NULL where no kernel wants it */
     int *bad;                     /* [max_tok] */
     struct atom_scratch *scratch; /* [n_workers] */
     float *block;                 /* all scratch memory */

@@ -21,12 +21,20 @@ static void read_back_row(void *ctx, int t, int worker)
     }
 }
 
+static void round_row(void *ctx, int t, int worker)
+{
+    struct atom_work *w = ctx;
+    int k = w->acts.lay->k;
+    (void)worker;
+    atom_kern.to_bf16(w->x + (size_t)t * (size_t)k, k, w->h + (size_t)t * (size_t)w->shape.max_row_bytes);
+}
+
 struct linear_task {
     struct atom_work *w;
     const struct atom_packed *p;
     float *y;
     size_t ld;
-    bool add, integer;
+    bool add, integer, bf16;
     int n_chunks;
 };
 
@@ -77,6 +85,9 @@ static void run_tile(void *ctx, int i, int worker)
     if (task->integer)
         atom_kern.linear_int(
             &(struct atom_linear_job){task->p, &task->w->acts, panel, tok0, tok0 + n, s->tile, ATOM_PANEL, false});
+    else if (task->bf16)
+        atom_kern.linear_bf16(&(struct atom_bf16_job){task->p, task->w->h, (size_t)task->w->shape.max_row_bytes, panel,
+                                                      tok0, tok0 + n, s->tile});
     else
         float_tile(task, s, panel, tok0, n);
     for (int t = 0; t < n; t++)
@@ -92,7 +103,12 @@ void atom_cpu_linear_into(struct atom_work *w, const struct atom_linear *lin, fl
         atom_parallel(w->n_tok, read_back_row, w);
         w->x_ready = true;
     }
-    struct linear_task task = {w, p, y, ld, add, integer, (w->n_tok + ATOM_TOK_CHUNK - 1) / ATOM_TOK_CHUNK};
+    bool bf16 = !integer && p->kind == ATOM_W_BF16 && atom_kern.linear_bf16 && w->h;
+    if (bf16 && !w->h_ready) {
+        atom_parallel(w->n_tok, round_row, w);
+        w->h_ready = true;
+    }
+    struct linear_task task = {w, p, y, ld, add, integer, bf16, (w->n_tok + ATOM_TOK_CHUNK - 1) / ATOM_TOK_CHUNK};
     atom_parallel(p->n_panels * task.n_chunks, run_tile, &task);
 }
 

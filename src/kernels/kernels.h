@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU kernels: one struct of function pointers, filled by tier.
  *
- * Every tier gives the same bits as the scalar one for every input (docs/design.md, section 3): integers are exact;
- * float sums either run down one chain of fma per element, or in 16 interleaved lanes folded 8-4-2-1. No kernel
- * allocates, and all may run at once on different outputs. */
+ * Every tier but avx512bf16 gives the same bits as the scalar one for every input (docs/design.md, section 3): integers
+ * are exact; float sums either run down one chain of fma per element, or in 16 interleaved lanes folded 8-4-2-1. No
+ * kernel allocates, and all may run at once on different outputs. */
 #ifndef ATOM_KERNELS_KERNELS_H
 #define ATOM_KERNELS_KERNELS_H
 
@@ -14,6 +14,7 @@ enum {
     ATOM_PAGE = 16,      /* positions of a KV page */
     ATOM_CPU_AVX2 = 1,   /* AVX2, FMA and F16C */
     ATOM_CPU_AVX512 = 2, /* AVX-512 F, BW, VL, DQ and VNNI */
+    ATOM_CPU_BF16 = 4,   /* and BF16: for whoever asks */
 };
 
 /* ---- packed weights -------------------------------------------------------------------------------------------- */
@@ -131,6 +132,18 @@ typedef void atom_load_run_fn(const struct atom_packed *w, int panel, const stru
 /* Integer acts times integer weights. */
 typedef void atom_linear_int_fn(const struct atom_linear_job *job);
 
+/* x[n] rounded to bfloat16; one zero more when n is odd. */
+typedef void atom_to_bf16_fn(const float *x, int n, uint16_t *out);
+/* Panels of BF16 weights times activations in bfloat16, as the processor's instruction sums them: bits of its own. */
+struct atom_bf16_job {
+    const struct atom_packed *w;
+    const uint16_t *h; /* [n_tok, k up to even], stride apart */
+    size_t stride;
+    int panel, tok0, tok1;
+    float *y; /* [tok1 - tok0, 32] */
+};
+typedef void atom_linear_bf16_fn(const struct atom_bf16_job *job);
+
 struct atom_kernels {
     const char *name;
     atom_sum_squares_fn *sum_squares;
@@ -148,11 +161,14 @@ struct atom_kernels {
     atom_gemm_fn *gemm;
     atom_load_run_fn *load_run;
     atom_linear_int_fn *linear_int;
+    atom_to_bf16_fn *to_bf16; /* NULL, as the next, but in the tier that is named for them */
+    atom_linear_bf16_fn *linear_bf16;
 };
 
 void atom_kernels_scalar(struct atom_kernels *k);
 void atom_kernels_avx2(struct atom_kernels *k);
 void atom_kernels_avx512(struct atom_kernels *k);
+void atom_kernels_avx512bf16(struct atom_kernels *k); /* over the ones of avx512 */
 
 unsigned atom_cpu_detect(void); /* ATOM_CPU_* of this machine */
 /* The strongest tier within `cpu`. */
