@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU backend: work buffers and the operations that go row by row. */
 #include "backend/cpu.h"
+#include "base/aligned.h"
 #include "base/half.h"
 #include "base/thread.h"
 
@@ -14,17 +15,6 @@ struct atom_kernels atom_kern;
 void atom_cpu_use(unsigned cpu) { atom_kernels_init(&atom_kern, cpu & atom_cpu_detect()); }
 const char *atom_cpu_name(void) { return atom_kern.name; }
 const struct atom_kernels *atom_cpu_kernels(void) { return &atom_kern; }
-
-void *atom_alloc64(size_t n_bytes)
-{
-    size_t up = (n_bytes + 63) / 64 * 64;
-    if (up < n_bytes)
-        return NULL;
-    void *p = aligned_alloc(64, up ? up : 64);
-    if (p)
-        memset(p, 0, up);
-    return p;
-}
 
 /* ---- work -------------------------------------------------------------------------------------------------------- */
 
@@ -60,16 +50,16 @@ static void work_free(struct atom_work *w)
     if (!w)
         return;
     for (int i = 0; i < ATOM_N_BUFS; i++)
-        free(w->buf[i]);
-    free(w->q);
-    free(w->scales);
-    free(w->x);
-    free(w->sums);
+        atom_free64(w->buf[i]);
+    atom_free64(w->q);
+    atom_free64(w->scales);
+    atom_free64(w->x);
+    atom_free64(w->sums);
     free(w->bad);
     free(w->scratch);
-    free(w->block);
+    atom_free64(w->block);
     free(w->partials);
-    free(w->partial_rows);
+    atom_free64(w->partial_rows);
     free(w);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From the tensors of a checkpoint to panels of 32 rows. */
 #include "backend/cpu.h"
+#include "base/aligned.h"
 #include "base/thread.h"
 
 #include <assert.h>
@@ -159,8 +160,8 @@ enum atom_status atom_cpu_linear_create(const struct atom_site *site, const stru
     p->panel_bytes = panel_bytes(lay, p->kind);
     size_t n_bytes = p->panel_bytes * (size_t)p->n_panels;
     size_t scale_bytes = atom_kind_is_float(p->kind) ? 0 : (size_t)p->n_panels * ATOM_PANEL * (size_t)lay->n_scales * 2;
-    p->data = atom_alloc64(n_bytes);
-    p->scales = scale_bytes ? atom_alloc64(scale_bytes) : NULL;
+    p->data = atom_alloc64_huge(n_bytes);
+    p->scales = scale_bytes ? atom_alloc64_huge(scale_bytes) : NULL;
     if (!p->data || (scale_bytes && !p->scales)) {
         st = atom_fail_nomem(err, n_bytes + scale_bytes);
         goto fail;
@@ -181,8 +182,8 @@ void atom_cpu_linear_free(struct atom_linear *lin)
 {
     if (!lin)
         return;
-    free(lin->p.data);
-    free(lin->p.scales);
+    atom_free64(lin->p.data);
+    atom_free64(lin->p.scales);
     free(lin->p.bias);
     atom_layout_fini(&lin->lay);
     free(lin);
