@@ -106,7 +106,9 @@ static enum atom_status load_head(struct atom_model *m, struct atom_error *err)
         part.kind = st ? ATOM_W_F32 : atom_float_kind(t->dtype);
         part.weight = st ? NULL : t->data;
     }
-    return st ? st : m->backend->linear_create(&m->head_site, &part, 1, &m->head, err);
+    st = st ? st : m->backend->linear_create(&m->head_site, &part, 1, &m->head, err);
+    atom_tensors_release(m->tensors);
+    return st;
 }
 
 static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
@@ -118,6 +120,7 @@ static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
     st = st ? st : atom_tensor_finite(m->embedding, err);
     if (st)
         return st;
+    atom_tensors_release(m->tensors); /* of the embedding, only rows that are used come back */
     m->embedding_kind = atom_float_kind(m->embedding->dtype);
     st = atom_tensors_need(m->tensors, "model.norm.weight", ATOM_FLOATS, cfg->hidden, -1, &t, err);
     st = st ? st : atom_tensor_finite(t, err);
