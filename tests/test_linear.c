@@ -57,6 +57,7 @@ static void make_int_part(struct problem *p, struct atom_linear_part *part, stru
     size_t normal = (size_t)(lay->k - lay->outliers), n = (size_t)part->n, outliers = (size_t)lay->outliers;
     size_t row = p->kind == ATOM_W_BYTE ? normal : (normal + 1) / 2;
     part->rows_per_scale = between(1, 3);
+    part->row_scales = between(0, 3) == 0;
     uint8_t *q = t->qweight = room(n * row), *o = t->outlier_q = room(n * outliers);
     for (size_t i = 0; i < n * row; i++)
         q[i] = (uint8_t)draw();
@@ -65,7 +66,7 @@ static void make_int_part(struct problem *p, struct atom_linear_part *part, stru
     part->qweight = q;
     part->outlier_qweight = outliers ? (int8_t *)o : NULL;
     size_t sets = (n + (size_t)part->rows_per_scale - 1) / (size_t)part->rows_per_scale;
-    part->scales = odd_scales(sets * (size_t)lay->n_groups, &t->scales);
+    part->scales = odd_scales(sets * (size_t)(part->row_scales ? 1 : lay->n_groups), &t->scales);
     part->outlier_scales = outliers ? odd_scales(n, &t->outlier_scales) : NULL;
 }
 
@@ -151,7 +152,8 @@ static int int_weight(const struct problem *p, const struct atom_linear_part *pa
         *s = f16_at(part->outlier_scales, (size_t)r);
         return part->outlier_qweight[r * lay->outliers + c - normal];
     }
-    *s = f16_at(part->scales, (size_t)(r / part->rows_per_scale * lay->n_groups + c / group));
+    int set = r / part->rows_per_scale;
+    *s = f16_at(part->scales, (size_t)(part->row_scales ? set : set * lay->n_groups + c / group));
     if (p->kind == ATOM_W_BYTE)
         return (int8_t)part->qweight[r * normal + c];
     uint8_t both = part->qweight[r * ((normal + 1) / 2) + c / 2];

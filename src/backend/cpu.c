@@ -128,7 +128,8 @@ static bool all_finite(const float *x, int n)
     return worst < 0x7F800000u;
 }
 
-/* A row of floats in stored order becomes row t of ACTS. `row` may be the place in w->x itself. */
+/* A row of floats in stored order becomes row t of ACTS. `row` may be the place in w->x itself. What is not finite is
+ * noted and goes on as zeros; without a place to name (where 0) it goes on as it is, or as a scale that spreads it. */
 static void put_row(const struct row_task *task, int t, float *row)
 {
     struct atom_work *w = task->w;
@@ -144,6 +145,8 @@ static void put_row(const struct row_task *task, int t, float *row)
         w->bad[t] = task->where;
     if (!fine && task->where && task->site->bits == 16)
         memset(row, 0, (size_t)lay->k * sizeof *row);
+    if (!fine && !task->where && task->site->bits < 16)
+        w->scales[(size_t)t * (size_t)lay->n_scales] = NAN;
 }
 
 static float *row_place(const struct row_task *task, int t, int worker)

@@ -157,9 +157,10 @@ static void pack_scales(const struct atom_layout *lay, const struct source *s, u
 {
     const struct atom_linear_part *part = s->part;
     const uint8_t *from = part->scales; /* F16, at any address */
-    from += s->row / (size_t)part->rows_per_scale * (size_t)lay->n_groups * 2;
+    size_t stride = part->row_scales ? 0 : 2, set = s->row / (size_t)part->rows_per_scale;
+    from += set * (part->row_scales ? 2 : (size_t)lay->n_groups * 2);
     for (int g = 0; g < lay->n_groups; g++)
-        memcpy(&to[g * ATOM_PANEL], from + 2 * g, 2);
+        memcpy(&to[g * ATOM_PANEL], from + stride * (size_t)g, 2);
     if (lay->outliers)
         memcpy(&to[lay->n_groups * ATOM_PANEL], (const uint8_t *)part->outlier_scales + 2 * s->row, 2);
 }
