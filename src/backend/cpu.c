@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU backend: work buffers and the operations that go row by row. */
 #include "backend/cpu.h"
+#include "base/aligned.h"
 #include "base/half.h"
 #include "base/thread.h"
 
@@ -14,17 +15,6 @@ struct atom_kernels atom_kern;
 void atom_cpu_use(unsigned cpu) { atom_kernels_init(&atom_kern, cpu & atom_cpu_detect()); }
 const char *atom_cpu_name(void) { return atom_kern.name; }
 const struct atom_kernels *atom_cpu_kernels(void) { return &atom_kern; }
-
-void *atom_alloc64(size_t n_bytes)
-{
-    size_t up = (n_bytes + 63) / 64 * 64;
-    if (up < n_bytes)
-        return NULL;
-    void *p = aligned_alloc(64, up ? up : 64);
-    if (p)
-        memset(p, 0, up);
-    return p;
-}
 
 /* ---- work -------------------------------------------------------------------------------------------------------- */
 
@@ -60,17 +50,17 @@ static void work_free(struct atom_work *w)
     if (!w)
         return;
     for (int i = 0; i < ATOM_N_BUFS; i++)
-        free(w->buf[i]);
-    free(w->q);
-    free(w->scales);
-    free(w->x);
-    free(w->h);
-    free(w->sums);
+        atom_free64(w->buf[i]);
+    atom_free64(w->q);
+    atom_free64(w->scales);
+    atom_free64(w->x);
+    atom_free64(w->h);
+    atom_free64(w->sums);
     free(w->bad);
     free(w->scratch);
-    free(w->block);
+    atom_free64(w->block);
     free(w->partials);
-    free(w->partial_rows);
+    atom_free64(w->partial_rows);
     free(w);
 }
 
@@ -141,7 +131,8 @@ static bool all_finite(const float *x, int n)
     return worst < 0x7F800000u;
 }
 
-/* A row of floats in stored order becomes row t of ACTS. `row` may be the place in w->x itself. */
+/* A row of floats in stored order becomes row t of ACTS. `row` may be the place in w->x itself. What is not finite is
+ * noted and goes on as zeros; without a place to name (where 0) it goes on as it is, or as a scale that spreads it. */
 static void put_row(const struct row_task *task, int t, float *row)
 {
     struct atom_work *w = task->w;
@@ -157,6 +148,8 @@ static void put_row(const struct row_task *task, int t, float *row)
         w->bad[t] = task->where;
     if (!fine && task->where && task->site->bits == 16)
         memset(row, 0, (size_t)lay->k * sizeof *row);
+    if (!fine && !task->where && task->site->bits < 16)
+        w->scales[(size_t)t * (size_t)lay->n_scales] = NAN;
 }
 
 static float *row_place(const struct row_task *task, int t, int worker)

@@ -64,8 +64,6 @@ struct atom_kv {
 
 static inline bool atom_kind_is_float(enum atom_weight_kind kind) { return kind <= ATOM_W_BF16; }
 
-void *atom_alloc64(size_t n_bytes); /* 64-byte aligned, zeroed; free() */
-
 enum atom_status atom_cpu_linear_create(const struct atom_site *site, const struct atom_linear_part *parts, int n_parts,
                                         struct atom_linear **out, struct atom_error *err);
 void atom_cpu_linear_free(struct atom_linear *lin);

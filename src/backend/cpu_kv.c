@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The paged KV cache on the CPU: its memory, and writing a step's keys and values into it. */
 #include "backend/cpu.h"
+#include "base/aligned.h"
 #include "base/half.h"
 #include "base/thread.h"
 #include "kernels/hadamard.h"
@@ -80,9 +81,9 @@ void atom_cpu_kv_free(struct atom_kv *kv)
 {
     if (!kv)
         return;
-    free(kv->data);
-    free(kv->cos);
-    free(kv->sin);
+    atom_free64(kv->data);
+    atom_free64(kv->cos);
+    atom_free64(kv->sin);
     free(kv);
 }
 
