@@ -2,6 +2,7 @@
 #include "bench/bench.h"
 
 #include "base/error.h"
+#include "bench/operations.h"
 #include "bench/timing.h"
 #include "bench/whole_model.h"
 
@@ -34,6 +35,8 @@ enum atom_status atom_bench_cpu(const struct atom_bench_options *opt, struct ato
     st = st ? st : atom_ceilings_measure(opt->ceilings, &ceilings, err);
     if (!st && opt->ceilings)
         tell_ceilings(opt, &ceilings);
+    for (int i = 0; i < opt->n_shapes && opt->kernels && !st; i++)
+        st = atom_bench_operations(opt, shapes[i], &ceilings, err);
     for (int i = 0; i < opt->n_shapes && opt->models && !st; i++)
         st = atom_bench_model(opt, shapes[i], &ceilings, err);
     return st;
