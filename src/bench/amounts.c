@@ -55,7 +55,7 @@ enum atom_status atom_op_amount(enum atom_op op, const struct atom_op_case *c, s
     enum atom_status st = ATOM_OK;
     switch (op) {
     case ATOM_OP_NORM:
-        a = rows(c, 2 * h, 2 * h);
+        a = rows(c, h, h);
         break;
     case ATOM_OP_STORE: /* queries stay floats and are turned in place */
         a = rows(c, 2 * q + 2 * kv, atom_position_bytes(cfg->kv_heads, cfg->head_dim, c->kvbits));

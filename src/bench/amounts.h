@@ -8,7 +8,7 @@
 #include "model/config.h"
 
 enum atom_op {
-    ATOM_OP_NORM, /* with order and quantize; the layer's two together */
+    ATOM_OP_NORM, /* with order and quantize */
     ATOM_OP_QKV,
     ATOM_OP_STORE,
     ATOM_OP_ATTEND,

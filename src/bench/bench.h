@@ -26,7 +26,6 @@ struct atom_bench_line {
     double tok_s;
     enum atom_bench_bound bound;
     double share;   /* of the ceiling, at the median; 0: not known */
-    bool same;      /* of an operation: the scalar tier gave the same bits */
     int checked[4]; /* of an operation: numbers of tokens at which it gave the scalar tier's bits; ends with 0 */
     struct {
         double weights, head, embedding, kv, peak; /* bytes; kv: of 4096 positions */

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_COPIES = 64, MAX_PASSES = 15, MIN_PASSES = 3 };
+enum { MAX_COPIES = 8, MAX_PASSES = 15, MIN_PASSES = 3 };
 static const double enough_seconds = 0.3;
 
 /* A linear many times over, so that its weights come from memory each time. */

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_PASSES = 25, MIN_PASSES = 5, N_CASES = 16 };
+enum { MAX_PASSES = 25, MIN_PASSES = 5 };
 static const double enough_seconds = 0.4;
 
 /* ---- one pass ---------------------------------------------------------------------------------------------------- */
@@ -59,12 +59,18 @@ static void layer_step(const struct atom_stage *s, int i, struct clock *c)
     lap(c, ATOM_OP_DOWN);
 }
 
-/* Seconds of each operation in one layer, in each of the passes; returns how many there were. Many tokens make their
- * own time of a layer: two are then enough. */
-static int run_passes(struct atom_stage *s, const struct atom_op_case *k, double seconds[ATOM_N_OPS][MAX_PASSES])
+/* Seconds of each operation in one layer, on average over the layers of a pass. */
+struct passes {
+    int n;
+    double seconds[ATOM_N_OPS][MAX_PASSES];
+};
+
+/* Many tokens take their time in a layer: two layers are then enough. */
+static void run_passes(struct atom_stage *s, const struct atom_op_case *k, struct passes *out)
 {
-    int layers = k->n_tok > ATOM_STAGE_SEQS && s->cfg.layers > 2 ? 2 : s->cfg.layers, n = 0;
+    int layers = k->n_tok > ATOM_STAGE_SEQS && s->cfg.layers > 2 ? 2 : s->cfg.layers;
     double spent = 0;
+    out->n = 0;
     for (int pass = -1; pass < MIN_PASSES || (pass < MAX_PASSES && spent < enough_seconds); pass++) {
         struct clock c = {0};
         atom_stage_batch(s, k->n_tok, k->n_seqs > 1, k->depth);
@@ -75,10 +81,9 @@ static int run_passes(struct atom_stage *s, const struct atom_op_case *k, double
             continue;
         spent += atom_seconds() - began;
         for (int op = 0; op < ATOM_N_OPS; op++)
-            seconds[op][n] = c.sum[op] / layers;
-        n++;
+            out->seconds[op][out->n] = c.sum[op] / layers / (op == ATOM_OP_NORM ? 2 : 1); /* a layer has two */
+        out->n++;
     }
-    return n;
 }
 
 /* Something finite at every position before `depth`. */
@@ -104,10 +109,11 @@ static void fill_cache(struct atom_stage *s)
 /* Which operations a run of cases is about. */
 enum about { ALL = (1 << ATOM_N_OPS) - 1, CACHE = 1 << ATOM_OP_STORE | 1 << ATOM_OP_ATTEND, ACTS = ALL & ~CACHE };
 
+enum { MAX_CASES = 5 };
 struct run {
     int abits, kvbits, n_seqs;
     unsigned about;
-    int tokens[8]; /* ends with 0 */
+    int tokens[MAX_CASES]; /* 0: no more */
 };
 
 static const struct run runs[] = {
@@ -125,32 +131,41 @@ struct bench {
     struct atom_stage stage;
 };
 
-static enum atom_status tell_case(const struct bench *b, const struct run *run, const struct atom_op_case *k,
-                                  double seconds[ATOM_N_OPS][MAX_PASSES], int n, struct atom_error *err)
+/* Lines are told by operation, but made by number of tokens. */
+typedef struct atom_bench_line lines_of_run[MAX_CASES][ATOM_N_OPS];
+
+static enum atom_status fill_lines(const struct bench *b, const struct atom_op_case *k, struct passes *p,
+                                   struct atom_bench_line lines[ATOM_N_OPS], struct atom_error *err)
 {
     for (int op = 0; op < ATOM_N_OPS; op++) {
-        struct atom_bench_line line = {.what = ATOM_BENCH_KERNEL,
-                                       .shape = b->shape->name,
-                                       .name = atom_op_names[op].op,
-                                       .how = atom_op_names[op].on,
-                                       .threads = atom_runtime_threads(),
-                                       .tokens = k->n_tok,
-                                       .depth = k->depth,
-                                       .wbits = k->cfg->scheme.wbits,
-                                       .abits = k->abits,
-                                       .kv = k->kvbits};
+        struct atom_bench_line *line = &lines[op];
         struct atom_amount amount;
-        if (!(run->about & 1u << op))
-            continue;
         enum atom_status st = atom_op_amount((enum atom_op)op, k, &amount, err);
         if (st)
             return st;
-        memcpy(line.checked, atom_checked_tokens, sizeof line.checked);
-        atom_line_amount(&line, &amount, b->ceilings);
-        atom_line_times(&line, seconds[op], n, b->ceilings);
-        b->opt->on_line(b->opt->user, &line);
+        *line = (struct atom_bench_line){.what = ATOM_BENCH_KERNEL,
+                                         .shape = b->shape->name,
+                                         .name = atom_op_names[op].op,
+                                         .how = atom_op_names[op].on,
+                                         .threads = atom_runtime_threads(),
+                                         .tokens = k->n_tok,
+                                         .depth = k->depth,
+                                         .wbits = k->cfg->scheme.wbits,
+                                         .abits = k->abits,
+                                         .kv = k->kvbits};
+        memcpy(line->checked, atom_checked_tokens, sizeof line->checked);
+        atom_line_amount(line, &amount, b->ceilings);
+        atom_line_times(line, p->seconds[op], p->n, b->ceilings);
     }
     return ATOM_OK;
+}
+
+static void tell_lines(const struct bench *b, const struct run *run, lines_of_run lines)
+{
+    for (int op = 0; op < ATOM_N_OPS; op++)
+        for (int i = 0; i < MAX_CASES && run->tokens[i]; i++)
+            if (run->about & 1u << op)
+                b->opt->on_line(b->opt->user, &lines[i][op]);
 }
 
 static enum atom_status do_run(struct bench *b, int which, struct atom_error *err)
@@ -165,15 +180,18 @@ static enum atom_status do_run(struct bench *b, int which, struct atom_error *er
     if (st)
         return st;
     fill_cache(s);
-    for (int i = 0; run->tokens[i] && !st; i++) {
-        double seconds[ATOM_N_OPS][MAX_PASSES];
+    lines_of_run lines;
+    for (int i = 0; i < MAX_CASES && run->tokens[i] && !st; i++) {
+        struct passes passes;
         int n_tok = run->tokens[i], apart = n_tok <= run->n_seqs;
         struct atom_op_case k = {&s->cfg, run->abits,        run->kvbits,
                                  n_tok,   apart ? n_tok : 1, apart ? ATOM_STAGE_DEPTH : 0};
-        int n = run_passes(s, &k, seconds);
-        st = tell_case(b, run, &k, seconds, n, err);
+        run_passes(s, &k, &passes);
+        st = fill_lines(b, &k, &passes, lines[i], err);
         st = st ? st : atom_bench_tell(b->opt, words, which, N_RUNS + 1, err);
     }
+    if (!st)
+        tell_lines(b, run, lines);
     return st;
 }
 

@@ -7,14 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SEED = 2, USUAL_CACHE = 32 << 20, CACHES = 4 };
+enum { SEED = 2, USUAL_CACHE = 32 << 20, CACHES = 4, MOST = 8 };
 
 int atom_beyond_caches(double n_bytes)
 {
     long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
     double enough = (double)CACHES * (double)(cache > 0 ? cache : USUAL_CACHE);
     int n = (int)(enough / n_bytes) + 1;
-    return n < 2 ? 2 : n > 64 ? 64 : n;
+    return n < 2 ? 2 : n > MOST ? MOST : n;
 }
 
 static enum atom_status load_layers(struct atom_stage *s, struct atom_error *err)

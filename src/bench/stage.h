@@ -38,7 +38,7 @@ void atom_stage_abits(struct atom_stage *s, int bits);
  * sequence of n_tok tokens from there on. */
 void atom_stage_batch(struct atom_stage *s, int n_tok, bool apart, int depth);
 
-/* Enough of n_bytes pieces to be more than the caches hold. */
+/* How many pieces of n_bytes are more than the caches hold; at most 8, which a shape for tests does not reach. */
 int atom_beyond_caches(double n_bytes);
 
 #endif
