@@ -76,6 +76,10 @@ static void put_panel(FILE *f, const struct atom_bench_line *lines, int n)
 static void put_script(FILE *f, const struct atom_bench_line *lines, int n)
 {
     int panels = 0, rows = 0;
+    char machine[64];
+    snprintf(machine, sizeof machine, "%s", atom_machine_name());
+    for (char *at = machine; (at = strpbrk(at, "'\\\n"));)
+        *at = ' ';
     for (int i = 0, end; i < n; i = end) {
         end = panel_end(lines, n, i);
         rows = end - i > rows ? end - i : rows;
@@ -90,7 +94,7 @@ static void put_script(FILE *f, const struct atom_bench_line *lines, int n)
           "set xlabel 'percent of the ceiling' textcolor rgb '#333333'\nset key below center horizontal samplen 1\n"
           "set datafile separator \"\\t\"\nset rmargin 14\nset bmargin 6\n",
           f);
-    fprintf(f, "set multiplot layout 1,%d title \"%s, %s, %d thread%s\" font ',12'\n", panels, atom_machine_name(),
+    fprintf(f, "set multiplot layout 1,%d title '%s, %s, %d thread%s' font ',12' noenhanced\n", panels, machine,
             atom_runtime_cpu(), lines[0].threads, lines[0].threads == 1 ? "" : "s");
     for (int i = 0, end; i < n; i = end) {
         end = panel_end(lines, n, i);
