@@ -15,12 +15,24 @@ struct output {
     bool json, lost;
     struct atom_bench_line before; /* the line told last */
     bool any;
+    struct atom_bench_line *models; /* for the plot */
+    int n_models;
 };
 
 static bool show(void *user, const struct atom_progress *p)
 {
     struct output *out = user;
     return cli_progress_show(&out->bar, p);
+}
+
+static void keep(struct output *out, const struct atom_bench_line *line)
+{
+    struct atom_bench_line *more = realloc(out->models, ((size_t)out->n_models + 1) * sizeof *more);
+    out->lost |= !more;
+    if (!more)
+        return;
+    more[out->n_models++] = *line;
+    out->models = more;
 }
 
 static void print_line(void *user, const struct atom_bench_line *line)
@@ -37,12 +49,15 @@ static void print_line(void *user, const struct atom_bench_line *line)
     free(text);
     out->before = *line;
     out->any = true;
+    if (line->what == ATOM_BENCH_MODEL)
+        keep(out, line);
 }
 
 /* What the command line says, before it is understood. */
 struct words {
     struct cli_texts shapes;
     const char *prefill, *decode, *depth, *batch;
+    const char *write, *load, *plot;
     int only, abits, kv, head;
     bool only_given;
 };
@@ -64,6 +79,12 @@ static int settle(const struct cli_command *cmd, const struct words *w, struct a
     rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--decode", w->decode, 0, 1 << 17, &opt->plan.decode);
     rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--depth", w->depth, 0, 1 << 17, &opt->plan.depth);
     rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--batch", w->batch, 1, 512, &opt->plan.batch);
+    if (rc == CLI_GO_ON && (w->write != NULL) + (w->load != NULL) + (w->plot != NULL) > 1)
+        rc = cli_usage(cmd, "--write, --load and --plot exclude each other");
+    if (rc == CLI_GO_ON && w->write && w->shapes.n > 1)
+        rc = cli_usage(cmd, "--write takes one --shape");
+    if (rc == CLI_GO_ON && w->plot && w->only_given && w->only != 2)
+        rc = cli_usage(cmd, "--plot draws whole models, which --only leaves out");
     opt->shapes = w->shapes.n ? w->shapes.at : usual;
     opt->n_shapes = w->shapes.n ? w->shapes.n : 1;
     opt->ceilings = !w->only_given || w->only == 0;
@@ -73,6 +94,18 @@ static int settle(const struct cli_command *cmd, const struct words *w, struct a
     opt->kvbits = kvs[w->kv];
     opt->head_bits = heads[w->head];
     return rc;
+}
+
+static enum atom_status run(const struct words *w, const struct atom_bench_options *opt, struct output *out,
+                            struct atom_error *err)
+{
+    if (w->write)
+        return atom_bench_write(opt, w->write, err);
+    if (w->load)
+        return atom_bench_load(opt, w->load, err);
+    enum atom_status st = w->plot ? atom_bench_plot(NULL, 0, w->plot, err) : ATOM_OK;
+    st = st ? st : atom_bench_cpu(opt, err);
+    return st || !w->plot ? st : atom_bench_plot(out->models, out->n_models, w->plot, err);
 }
 
 int cmd_bench(int argc, char **argv)
@@ -97,6 +130,9 @@ int cmd_bench(int argc, char **argv)
         {"kv", 0, CLI_WORD, "4|8|16", &w.kv, 0, 0, "bits of the KV cache (4)", NULL},
         {"head", 0, CLI_WORD, "8|16", &w.head, 0, 0, "bits of the head (8)", NULL},
         {"repeat", 'r', CLI_INT, "N", &opt.plan.repeat, 1, 100, "times a phase is run, for the median (3)", NULL},
+        {"write", 0, CLI_TEXT, "DIR", &w.write, 0, 0, "measure nothing: make a checkpoint of random weights", NULL},
+        {"load", 0, CLI_TEXT, "DIR", &w.load, 0, 0, "measure how long the checkpoint in DIR takes to open", NULL},
+        {"plot", 0, CLI_TEXT, "FILE", &w.plot, 0, 0, "draw the shares of whole models as an SVG (gnuplot)", NULL},
         {"json", 0, CLI_FLAG, NULL, &out.json, 0, 0, "one JSON object a line", NULL},
         {"quiet", 'q', CLI_FLAG, NULL, &quiet, 0, 0, "no progress", NULL},
         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
@@ -117,10 +153,11 @@ int cmd_bench(int argc, char **argv)
     if (rc == CLI_GO_ON) {
         cli_progress_init(&out.bar, quiet);
         cli_catch_interrupts();
-        enum atom_status st = atom_bench_cpu(&opt, &err);
+        enum atom_status st = run(&w, &opt, &out, &err);
         cli_progress_end(&out.bar);
         rc = cli_finish(st ? cli_fail(&err) : out.lost ? 1 : 0);
     }
+    free(out.models);
     free(args);
     return rc;
 }

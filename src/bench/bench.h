@@ -26,8 +26,7 @@ struct atom_bench_line {
     double tok_s;
     enum atom_bench_bound bound;
     double share;   /* of the ceiling, at the median; 0: not known */
-    bool same;      /* of an operation: the scalar tier gave the same bits */
-    int checked[4]; /* of an operation: numbers of tokens it was compared at; ends with 0 */
+    int checked[4]; /* of an operation: numbers of tokens at which it gave the scalar tier's bits; ends with 0 */
     struct {
         double weights, head, embedding, kv, peak; /* bytes; kv: of 4096 positions */
     } memory;
@@ -69,6 +68,17 @@ struct atom_bench_options {
 /* Measures on the CPU. Ceilings that a share needs are measured first even where nobody asked for them. An operation
  * that gives other bits than the scalar tier is ATOM_ERR_NUMERIC. */
 enum atom_status atom_bench_cpu(const struct atom_bench_options *opt, struct atom_error *err);
+
+/* Makes directory DIR, which must not be there: a checkpoint of random numbers of the one shape named, at the bits that
+ * the options name. */
+enum atom_status atom_bench_write(const struct atom_bench_options *opt, const char *dir, struct atom_error *err);
+
+/* Reads DIR once, then opens the model in it and goes on to a first token: one line. */
+enum atom_status atom_bench_load(const struct atom_bench_options *opt, const char *dir, struct atom_error *err);
+
+/* Draws model lines as an SVG through gnuplot: shares of the ceilings, a panel for each shape. With n 0 nothing is
+ * drawn, but whether it could be is found out. */
+enum atom_status atom_bench_plot(const struct atom_bench_line *lines, int n, const char *path, struct atom_error *err);
 
 /* A line as one JSON object, malloc'd, with machine, compiler, version and commit; NULL: out of memory. */
 char *atom_bench_json(const struct atom_bench_line *line);

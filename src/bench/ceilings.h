@@ -18,8 +18,13 @@ struct atom_ceilings {
     struct atom_ceiling at[ATOM_N_CEILINGS];
 };
 
-/* The best of several batches of each. `one`: on one thread too. Takes a buffer of at least 512 MiB, or eight times the
- * last cache, for a while. */
-enum atom_status atom_ceilings_measure(bool one, struct atom_ceilings *out, struct atom_error *err);
+struct atom_ceilings_options {
+    bool one;   /* on one thread too */
+    bool brief; /* a few batches, a small buffer: numbers of no worth, for tests */
+};
+
+/* The best of many batches of each. Takes a buffer of at least 512 MiB, or eight times the last cache, for a while. */
+enum atom_status atom_ceilings_measure(const struct atom_ceilings_options *opt, struct atom_ceilings *out,
+                                       struct atom_error *err);
 
 #endif

@@ -66,15 +66,32 @@ static void put_ceiling(FILE *f, const struct atom_bench_line *l, const struct a
         fprintf(f, "  %-10s  %s\n", l->bytes > 0 ? "bytes" : "operations", *l->how ? l->how : "none in this tier");
 }
 
+static bool same_bits(const struct atom_bench_line *a, const struct atom_bench_line *b)
+{
+    return a->wbits == b->wbits && a->abits == b->abits && a->kv == b->kv;
+}
+
+static void put_kernel_heading(FILE *f, const struct atom_bench_line *l)
+{
+    fprintf(f, "\noperations of the %s shape, ", l->shape);
+    if (l->abits == 16)
+        fprintf(f, "W%d, activations float", l->wbits);
+    else
+        fprintf(f, "W%dA%dKV%d", l->wbits, l->abits, l->kv);
+    fprintf(f, ", %d thread%s; same bits as scalar at", l->threads, l->threads == 1 ? "" : "s");
+    for (int i = 0; l->checked[i]; i++)
+        fprintf(f, "%s %d", i ? "," : "", l->checked[i]);
+    fprintf(f, " tokens\n  %-20s  %6s  %6s  %10s  %10s  %8s  %8s   share\n", "", "tokens", "depth", "median", "fastest",
+            "Gop/s", "GB/s");
+}
+
 static void put_kernel(FILE *f, const struct atom_bench_line *l, const struct atom_bench_line *before)
 {
-    if (!before || before->what != l->what || !same_text(before->shape, l->shape))
-        fprintf(f,
-                "\noperations of the %s shape, W%dA%d, %d thread%s\n"
-                "  %-26s  %6s  %6s  %10s  %10s  %8s  %8s   share\n",
-                l->shape, l->wbits, l->abits, l->threads, l->threads == 1 ? "" : "s", "", "tokens", "depth", "median",
-                "fastest", "Gop/s", "GB/s");
-    fprintf(f, "  %-15s %-10s  %6d  %6d", l->name, l->how ? l->how : "", l->tokens, l->depth);
+    char name[64];
+    if (!before || before->what != l->what || !same_text(before->shape, l->shape) || !same_bits(before, l))
+        put_kernel_heading(f, l);
+    snprintf(name, sizeof name, "%s%s%s", l->name, l->how ? " " : "", l->how ? l->how : "");
+    fprintf(f, "  %-20s  %6d  %6d", name, l->tokens, l->depth);
     put_seconds(f, l->median_s);
     put_seconds(f, l->fastest_s);
     put_rate(f, l->ops, l->median_s);

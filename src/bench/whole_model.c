@@ -22,6 +22,8 @@ enum atom_status atom_bench_scheme(const struct atom_bench_options *opt, struct 
     out->abits = opt->abits;
     out->kvbits = opt->kvbits;
     out->lm_head_bits = opt->head_bits;
+    out->gptq = out->clip_search = false; /* how weights were found, which random ones were not */
+    out->smooth = out->asymmetric = 0;
     return atom_scheme_check(out, 0, err);
 }
 
