@@ -2,6 +2,7 @@
 /* The CPU backend: work buffers and the operations that go row by row. */
 #include "backend/cpu.h"
 #include "base/aligned.h"
+#include "base/finite.h"
 #include "base/half.h"
 #include "base/thread.h"
 
@@ -119,18 +120,6 @@ struct row_task {
     const int *rows; /* of X; NULL: all */
 };
 
-static bool all_finite(const float *x, int n)
-{
-    uint32_t worst = 0;
-    for (int i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        bits &= 0x7FFFFFFFu;
-        worst = bits > worst ? bits : worst;
-    }
-    return worst < 0x7F800000u;
-}
-
 /* A row of floats in stored order becomes row t of ACTS. `row` may be the place in w->x itself. What is not finite is
  * noted and goes on as zeros; without a place to name (where 0) it goes on as it is, or as a scale that spreads it. */
 static void put_row(const struct row_task *task, int t, float *row)
@@ -139,7 +128,7 @@ static void put_row(const struct row_task *task, int t, float *row)
     const struct atom_layout *lay = &task->site->lay;
     bool fine;
     if (task->site->bits == 16)
-        fine = all_finite(row, lay->k);
+        fine = atom_all_finite(row, (size_t)lay->k);
     else
         fine = atom_kern.quantize(
             row, lay, task->site->bits, task->site->clip, w->q + (size_t)t * (size_t)lay->row_bytes,
