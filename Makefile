@@ -38,13 +38,27 @@ ifeq ($(strip $(OPT)),)
 $(error MODE is '$(MODE)': it must be release or debug)
 endif
 
+# CUDA is there when nvcc is; CUDA=0 leaves it out, and so do sanitizers, which nvcc does not speak of.
+NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+WITH_CUDA := $(if $(SAN),,$(if $(filter 0,$(CUDA)),,$(if $(strip $(NVCC)),1)))
+CUDA_HOME  = $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
+# Machine code for each generation with kernels of its own, and PTX for those to come.
+CUDA_ARCHS ?= 80 86 89 90a
+CUDA_GEN    = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+              -gencode arch=compute_89,code=compute_89
+NVCCFLAGS ?=
+CUDA_FLAGS  = -O3 -std=c++17 -lineinfo $(CUDA_GEN) -Iinclude -Isrc -D_GNU_SOURCE -Werror all-warnings \
+              -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-Wall,-Wextra $(NVCCFLAGS)
+# The runtime is linked in: the program starts where no CUDA is.
+CUDA_LIBS   = $(if $(WITH_CUDA),-L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/targets/x86_64-linux/lib -l:libcudart_static.a -ldl -lrt)
+
 # -fno-math-errno, but nothing that reorders sums: every tier must give the same bits.
 ATOM_CPPFLAGS := -Iinclude -Isrc -D_GNU_SOURCE $(CPPFLAGS)
 ATOM_CFLAGS   := -std=c11 -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -pthread $(WARN) $(OPT) \
                  $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
 comma := ,
 ATOM_LDFLAGS  := $(if $(SAN),-fsanitize=$(SAN:fuzzer-no-link$(comma)%=%)) $(LDFLAGS)
-ATOM_LDLIBS   := $(LAPACKE) $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -lm -pthread $(LDLIBS)
+ATOM_LDLIBS   := $(LAPACKE) $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -lm -pthread $(CUDA_LIBS) $(LDLIBS)
 ISA_avx2   := -mavx2 -mfma -mf16c
 ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
@@ -56,10 +70,17 @@ say  = $(if $(filter 0,$(V)),@printf '  %-4s %s\n' $1 $@)
 # ---- files ----
 
 LIB_SRC  := $(sort $(wildcard src/*/*.c src/kernels/*/*.c src/bench/*/*.c))
+CUDA_SRC := $(sort $(wildcard src/cuda/*.cu))
+ifeq ($(WITH_CUDA),1)
+LIB_SRC  := $(filter-out src/cuda/absent.c,$(LIB_SRC))
+else
+LIB_SRC  := $(filter-out src/cuda/%.c,$(LIB_SRC)) src/cuda/absent.c
+CUDA_SRC :=
+endif
 CLI_SRC  := $(sort $(wildcard cli/*.c server/*.c))
 TEST_SRC := $(sort $(wildcard tests/test_*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz_*.c))
-LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(CUDA_SRC:%.cu=$(BUILD)/obj/%.cu.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/obj/%.o)
 TEST_BIN := $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
 FUZZ_BIN := $(FUZZ_SRC:tests/%.c=$(BUILD)/fuzz/%)
@@ -75,9 +96,9 @@ quote = '$(subst ','\'',$(strip $1))'
 stamp = @mkdir -p $(@D) && printf '%s\n' $(call quote,$1) | cmp -s - $@ || printf '%s\n' $(call quote,$1) >$@
 
 $(BUILD)/.flags: FORCE | deps-told
-	$(call stamp,$(shell $(CC) --version 2>&1 | head -n 1) $(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ATOM_LDFLAGS) $(ATOM_LDLIBS) $(ISA_avx2) $(ISA_avx512bf16))
+	$(call stamp,$(shell $(CC) --version 2>&1 | head -n 1) $(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ATOM_LDFLAGS) $(ATOM_LDLIBS) $(ISA_avx2) $(ISA_avx512bf16) $(if $(WITH_CUDA),$(NVCC) $(CUDA_FLAGS)))
 $(BUILD)/.sources: FORCE
-	$(call stamp,$(LIB_SRC) $(CLI_SRC))
+	$(call stamp,$(LIB_SRC) $(CUDA_SRC) $(CLI_SRC))
 
 $(BUILD)/obj/src/kernels/avx2/%.o $(BUILD)/obj/src/bench/avx2/%.o:     ISA := $(ISA_avx2)
 $(BUILD)/obj/src/kernels/avx512/%.o $(BUILD)/obj/src/bench/avx512/%.o: ISA := $(ISA_avx512)
@@ -86,6 +107,11 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/.flags
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/%.cu.o: %.cu $(BUILD)/.flags
+	@mkdir -p $(@D)
+	$(call say,NVCC)
+	$(Q)$(NVCC) -ccbin gcc $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 $(BUILD)/libatom.a: $(LIB_OBJ) $(BUILD)/.sources
 	$(call say,AR)

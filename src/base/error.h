@@ -7,6 +7,10 @@
 
 #include <stdarg.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Writes code and sentence unless err is NULL or already holds one; returns code, so that `return atom_fail(...)`. */
 enum atom_status atom_fail(struct atom_error *err, enum atom_status code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -18,5 +22,9 @@ enum atom_status atom_fail_errno(struct atom_error *err, int errnum, const char 
 
 /* ATOM_ERR_NOMEM with the size that was refused. */
 enum atom_status atom_fail_nomem(struct atom_error *err, size_t n_bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
