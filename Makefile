@@ -48,7 +48,7 @@ CUDA_GEN    = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a))
               -gencode arch=compute_89,code=compute_89
 NVCCFLAGS ?=
 CUDA_FLAGS  = -O3 -std=c++17 -lineinfo $(CUDA_GEN) -Iinclude -Isrc -D_GNU_SOURCE -Werror all-warnings \
-              -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-Wall,-Wextra $(NVCCFLAGS)
+              -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics,-Wall,-Wextra $(NVCCFLAGS)
 # The runtime is linked in: the program starts where no CUDA is.
 CUDA_LIBS   = $(if $(WITH_CUDA),-L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/targets/x86_64-linux/lib -l:libcudart_static.a -ldl -lrt)
 
@@ -108,6 +108,8 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/.flags
 	$(call say,CC)
 	$(Q)$(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
+# What is written for Hopper alone is compiled for it alone.
+$(BUILD)/obj/%_sm90.cu.o: CUDA_GEN = -gencode arch=compute_90a,code=sm_90a
 $(BUILD)/obj/%.cu.o: %.cu $(BUILD)/.flags
 	@mkdir -p $(@D)
 	$(call say,NVCC)

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linears: packing by a kernel, checks, and the choice of a kernel. */
+#include "cuda/linear.cuh"
+
+#include <stdlib.h>
+
+extern "C" void atom_cuda_site_init(struct atom_cuda_site *site, int k, int outliers)
+{
+    site->k = k;
+    site->outliers = outliers;
+    site->n_groups = (k - outliers + ATOM_CUDA_RUN - 1) / ATOM_CUDA_RUN;
+    site->n_scales = site->n_groups + (outliers > 0);
+    site->n_runs = site->n_groups + (outliers + ATOM_CUDA_RUN - 1) / ATOM_CUDA_RUN;
+    site->k_padded = site->n_runs * ATOM_CUDA_RUN;
+}
+
+/* ---- packing ----------------------------------------------------------------------------------------------------- */
+
+struct packer {
+    struct atom_cuda_site site;
+    struct atom_cuda_tensors parts[ATOM_CUDA_MAX_PARTS];
+    int n_parts, n;
+    bool by_turns;
+    size_t tile_bytes;
+    uint8_t *data;
+};
+
+/* The part that stacked row r comes from; r becomes its row there. False: a row past the last. */
+static __device__ bool row_of(const struct packer &p, int &r, int &part)
+{
+    part = 0;
+    if (r >= p.n)
+        return false;
+    if (p.by_turns) {
+        part = r / 8 % 2;
+        r = r / 16 * 8 + r % 8;
+        return true;
+    }
+    while (r >= p.parts[part].n)
+        r -= p.parts[part++].n;
+    return true;
+}
+
+/* q of stacked row r, channel c of a run. */
+static __device__ int stored_q(const struct packer &p, int r, int run, int c)
+{
+    int part, normal = p.site.k - p.site.outliers;
+    if (!row_of(p, r, part))
+        return 0;
+    const struct atom_cuda_tensors &t = p.parts[part];
+    if (run >= p.site.n_groups) {
+        c += (run - p.site.n_groups) * ATOM_CUDA_RUN;
+        return c < p.site.outliers ? t.outlier_qweight[(size_t)r * p.site.outliers + c] : 0;
+    }
+    c += run * ATOM_CUDA_RUN;
+    if (c >= normal)
+        return 0;
+    int both = t.qweight[(size_t)r * ((normal + 1) / 2) + c / 2];
+    return (c % 2 ? both >> 4 : both & 15) - 8;
+}
+
+static __device__ uint16_t stored_scale(const struct packer &p, int r, int run)
+{
+    int part;
+    if (!row_of(p, r, part))
+        return 0;
+    const struct atom_cuda_tensors &t = p.parts[part];
+    if (run >= p.site.n_groups)
+        return t.outlier_scales[r];
+    return t.scales[(size_t)(r / t.rows_per_scale) * p.site.n_groups + run];
+}
+
+/* One block a run of a tile, a thread 16 bytes at a time. */
+static __global__ void pack(const struct packer p)
+{
+    int run = blockIdx.x, tile = blockIdx.y;
+    bool nibbles = run < p.site.n_groups;
+    uint8_t *to = p.data + (size_t)tile * p.tile_bytes +
+                  (nibbles ? (size_t)run * NIBBLE_RUN_BYTES
+                           : (size_t)p.site.n_groups * NIBBLE_RUN_BYTES + (size_t)(run - p.site.n_groups) * BYTE_RUN_BYTES);
+    int units = (nibbles ? NIBBLE_BYTES : BYTE_BYTES) / 16, parts = nibbles ? 2 : 4;
+    for (int u = threadIdx.x; u < units; u += blockDim.x) {
+        int lane = u % 32, warp = u / 32 % 4, step = u / 128 % parts, group = u / 128 / parts;
+        uint32_t words[4];
+        for (int i = 0; i < 4; i++) {
+            int r = tile * TILE_ROWS + group * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+            int c = step * (nibbles ? 64 : 32) + lane % 4 * 4 + i / 2 * 16;
+            words[i] = 0;
+            for (int b = 0; b < 4; b++) {
+                uint32_t q = (uint32_t)stored_q(p, r, run, c + b) & (nibbles ? 15u : 255u);
+                if (nibbles)
+                    q |= ((uint32_t)stored_q(p, r, run, c + 32 + b) & 15u) << 4;
+                words[i] |= q << (8 * b);
+            }
+        }
+        reinterpret_cast<uint4 *>(to)[u] = make_uint4(words[0], words[1], words[2], words[3]);
+    }
+    uint16_t *scales = reinterpret_cast<uint16_t *>(to + units * 16);
+    for (int i = threadIdx.x; i < TILE_ROWS; i += blockDim.x)
+        scales[i] = stored_scale(p, tile * TILE_ROWS + i, run);
+}
+
+static enum atom_status check_parts(const struct atom_cuda_site *site, const struct atom_cuda_tensors *parts,
+                                    int n_parts, bool by_turns, struct atom_error *err)
+{
+    if (n_parts < 1 || n_parts > ATOM_CUDA_MAX_PARTS)
+        return atom_fail(err, ATOM_ERR_INVALID, "a linear of %d parts; expected 1 to %d", n_parts, ATOM_CUDA_MAX_PARTS);
+    if (by_turns && (n_parts != 2 || parts[0].n != parts[1].n || parts[0].n % 8))
+        return atom_fail(err, ATOM_ERR_INVALID, "rows by turns want two parts of the same rows, a multiple of 8");
+    for (int i = 0; i < n_parts; i++)
+        if (parts[i].n < 1 || parts[i].rows_per_scale < 1 || (site->n_groups && (!parts[i].qweight || !parts[i].scales)) ||
+            (site->outliers && (!parts[i].outlier_qweight || !parts[i].outlier_scales)))
+            return atom_fail(err, ATOM_ERR_INVALID, "part %d of a linear has no rows or lacks a tensor", i);
+    return ATOM_OK;
+}
+
+extern "C" enum atom_status atom_cuda_weights_create(const struct atom_cuda_site *site,
+                                                     const struct atom_cuda_tensors *parts, int n_parts, bool by_turns,
+                                                     atom_cuda_stream s, struct atom_cuda_weights **out,
+                                                     struct atom_error *err)
+{
+    enum atom_status st = check_parts(site, parts, n_parts, by_turns, err);
+    if (st)
+        return st;
+    struct atom_cuda_weights *w = (struct atom_cuda_weights *)calloc(1, sizeof *w);
+    if (!w)
+        return atom_fail_nomem(err, sizeof *w);
+    struct packer p = {};
+    for (int i = 0; i < n_parts; i++) {
+        p.parts[i] = parts[i];
+        w->n += parts[i].n;
+    }
+    w->site = *site;
+    w->by_turns = by_turns;
+    w->n_tiles = (w->n + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS) * 2;
+    w->tile_bytes =
+        (size_t)site->n_groups * NIBBLE_RUN_BYTES + (size_t)(site->n_runs - site->n_groups) * BYTE_RUN_BYTES;
+    st = atom_cuda_alloc(w->tile_bytes * (size_t)w->n_tiles, (void **)&w->data, err);
+    if (!st) {
+        p.site = *site;
+        p.n_parts = n_parts;
+        p.n = w->n;
+        p.by_turns = by_turns;
+        p.tile_bytes = w->tile_bytes;
+        p.data = w->data;
+        pack<<<dim3((unsigned)site->n_runs, (unsigned)w->n_tiles), 256, 0, s>>>(p);
+        st = atom_cuda_launched("packing a linear", err);
+    }
+    if (st) {
+        atom_cuda_weights_free(w);
+        return st;
+    }
+    *out = w;
+    return ATOM_OK;
+}
+
+extern "C" void atom_cuda_weights_free(struct atom_cuda_weights *w)
+{
+    if (!w)
+        return;
+    atom_cuda_free(w->data);
+    free(w);
+}
+
+extern "C" size_t atom_cuda_weights_bytes(const struct atom_cuda_weights *w)
+{
+    return w->tile_bytes * (size_t)w->n_tiles;
+}
+
+/* ---- running ----------------------------------------------------------------------------------------------------- */
+
+static enum atom_status check_job(const struct atom_cuda_linear *j, struct atom_error *err)
+{
+    const struct atom_cuda_site *a = &j->a->site, *b = &j->w->site;
+    int columns = j->silu ? j->w->n / 2 : j->w->n;
+    if (a->k != b->k || a->outliers != b->outliers)
+        return atom_fail(err, ATOM_ERR_INVALID, "activations of %d channels, %d outliers for a linear of %d and %d", a->k,
+                         a->outliers, b->k, b->outliers);
+    if (j->a->n_tok < 1 || j->a->tok_stride < j->a->n_tok || j->a->tok_stride % 64)
+        return atom_fail(err, ATOM_ERR_INVALID, "activations of %d tokens, stride %d: expected 1 or more, and a multiple of 64",
+                         j->a->n_tok, j->a->tok_stride);
+    if (j->silu && (!j->w->by_turns || j->add))
+        return atom_fail(err, ATOM_ERR_INVALID, "silu wants rows by turns and nothing to add");
+    if (j->y_stride < (size_t)columns || j->y_stride % 8 || (uintptr_t)j->y % 16 || (uintptr_t)j->add % 16)
+        return atom_fail(err, ATOM_ERR_INVALID,
+                         "rows of %d results, %zu apart: expected a multiple of 8, at 16-byte addresses", columns,
+                         j->y_stride);
+    return ATOM_OK;
+}
+
+extern "C" size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, int max_tok)
+{
+    (void)w;
+    (void)max_tok;
+    return 256;
+}
+
+extern "C" enum atom_status atom_cuda_linear_run(const struct atom_cuda_linear *job, atom_cuda_stream s,
+                                                 struct atom_error *err)
+{
+    enum atom_status st = check_job(job, err);
+    return st ? st : atom_cuda_linear_sm90(job, s, err);
+}

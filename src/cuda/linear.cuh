@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside the linears: packed weights, and what the kernels of each generation offer to linear.cu. */
+#ifndef ATOM_CUDA_LINEAR_CUH
+#define ATOM_CUDA_LINEAR_CUH
+
+#include "cuda/check.cuh"
+#include "cuda/ops.h"
+
+/* Rows are cut in tiles of 128, an even number of them, those past n zeros. A tile is its runs one after the other, each
+ * weights and then the F16 scales of its 128 rows:
+ *
+ *   4 bits: [2 warpgroups][2 halves of 64 channels][4 warps][32 lanes][16 bytes]   8192 bytes
+ *   8 bits: [2 warpgroups][4 steps of 32 channels][4 warps][32 lanes][16 bytes]   16384 bytes
+ *
+ * so that a lane's 16 bytes are its share of A of s8 wgmma (wgmma.cuh): of one step at 8 bits, and of two at 4, the
+ * first in the low nibbles, two's complement. */
+enum {
+    TILE_ROWS = 128,
+    NIBBLE_BYTES = 8192,
+    BYTE_BYTES = 16384,
+    SCALE_BYTES = 2 * TILE_ROWS,
+    NIBBLE_RUN_BYTES = NIBBLE_BYTES + SCALE_BYTES,
+    BYTE_RUN_BYTES = BYTE_BYTES + SCALE_BYTES,
+};
+
+struct atom_cuda_weights {
+    struct atom_cuda_site site;
+    int n, n_tiles;
+    bool by_turns;
+    size_t tile_bytes;
+    uint8_t *data;
+};
+
+enum atom_status atom_cuda_linear_sm90(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);
+
+#endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The operations of a step on a CUDA device, one .cu each.
+ *
+ * All pointers in these structs are device memory unless named host. Every launcher checks its shapes, puts its work
+ * on the stream and returns: nothing is allocated, nothing waited for. A status other than ATOM_OK means that nothing
+ * was started. Integers equal the scalar tier's for the same floats; floats are within the rounding of their sums. */
+#ifndef ATOM_CUDA_OPS_H
+#define ATOM_CUDA_OPS_H
+
+#include "cuda/cuda.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum atom_cuda_float { ATOM_CUDA_F32, ATOM_CUDA_F16, ATOM_CUDA_BF16 };
+
+/* ---- sites ---------------------------------------------------------------------------------------------------------
+ * The K channels of a site in stored order: K-O normal ones in groups of 128, the last perhaps short, then O outliers
+ * that share one scale, summed in integers 128 at a time. A run is a group, or up to 128 outliers. Integers lie run
+ * after run, each padded to 128 channels with zeros. */
+enum { ATOM_CUDA_RUN = 128 };
+
+struct atom_cuda_site {
+    int k, outliers;
+    int n_groups; /* normal ones */
+    int n_scales; /* n_groups, and one more when there are outliers */
+    int n_runs;   /* n_groups, then the outliers' */
+    int k_padded; /* 128 * n_runs */
+};
+
+/* 0 <= outliers <= k, k >= 1. */
+void atom_cuda_site_init(struct atom_cuda_site *site, int k, int outliers);
+
+/* Quantized rows of a site. tok_stride is a multiple of 64, at least n_tok; scales of tokens past n_tok are never
+ * used, but their memory may be read, as may the integers of tokens up to tok_stride. */
+struct atom_cuda_acts {
+    struct atom_cuda_site site;
+    int n_tok, tok_stride;
+    int8_t *q;     /* [tok_stride, k_padded] */
+    float *scales; /* [n_scales, tok_stride] */
+};
+
+/* ---- rows to integers ----------------------------------------------------------------------------------------------
+ */
+
+struct atom_cuda_quantize {
+    struct atom_cuda_acts out;
+    int bits; /* 4 or 8 of the normal channels; outliers have 8 */
+    float clip;
+    const int32_t *order; /* [k] stored channel -> natural channel; NULL: identity */
+    int *bad;             /* [n_tok] or NULL: `where` is put where a row holds a number that is not finite and bad is 0;
+                           * such a row's integers and scales are zeros */
+    int where;
+};
+
+/* q of (x * r) * weight in stored order, r = 1 / sqrt(mean of squares + eps). x [n_tok, k] rows x_stride apart. */
+enum atom_status atom_cuda_norm(const struct atom_cuda_quantize *job, enum atom_cuda_float type, const void *x,
+                                size_t x_stride, const float *weight, float eps, atom_cuda_stream s,
+                                struct atom_error *err);
+/* q of x in stored order. */
+enum atom_status atom_cuda_gather(const struct atom_cuda_quantize *job, enum atom_cuda_float type, const void *x,
+                                  size_t x_stride, atom_cuda_stream s, struct atom_error *err);
+/* q of gate * sigmoid(gate) * up; gate and up are [n_tok, k] in stored order (order is NULL), rows stride apart. */
+enum atom_status atom_cuda_silu(const struct atom_cuda_quantize *job, enum atom_cuda_float type, const void *gate,
+                                const void *up, size_t stride, atom_cuda_stream s, struct atom_error *err);
+
+/* ---- linear -------------------------------------------------------------------------------------------------------- */
+
+/* A linear of n rows in the form this device's kernel wants, made from the checkpoint's tensors (docs/design.md,
+ * section 4) by a kernel. */
+struct atom_cuda_weights;
+
+struct atom_cuda_tensors {
+    int n, rows_per_scale;
+    const uint8_t *qweight;        /* [n, (k-O+1)/2], 4 bits: q+8, even column low */
+    const uint16_t *scales;        /* F16 [n/rows_per_scale up, n_groups] */
+    const int8_t *outlier_qweight; /* [n, O] */
+    const uint16_t *outlier_scales; /* F16 [n] */
+};
+
+/* Parts stacked by rows, 1 to 3 (query, key and value); by_turns: two parts of equal n, 8 rows of the one, then 8 of the
+ * other (gate and up, n a multiple of 8). The tensors may go once the stream has come past. */
+enum { ATOM_CUDA_MAX_PARTS = 3 };
+enum atom_status atom_cuda_weights_create(const struct atom_cuda_site *site, const struct atom_cuda_tensors *parts,
+                                          int n_parts, bool by_turns, atom_cuda_stream s,
+                                          struct atom_cuda_weights **out, struct atom_error *err);
+void atom_cuda_weights_free(struct atom_cuda_weights *w);
+size_t atom_cuda_weights_bytes(const struct atom_cuda_weights *w);
+
+/* y[t, r] = sum over groups ascending, outliers last, of (s_a * s_w) * integer sum; then + bias[r]; then + add[t, r].
+ * silu: of weights whose rows come by turns, y [n_tok, n/2] is silu(gate) * up. */
+struct atom_cuda_linear {
+    const struct atom_cuda_weights *w;
+    const struct atom_cuda_acts *a;
+    enum atom_cuda_float type; /* of y and add */
+    void *y;                   /* [n_tok, n], y_stride elements apart, a multiple of 8; 16-byte aligned */
+    size_t y_stride;
+    const float *bias; /* [n] or NULL */
+    const void *add;   /* like y, may be y itself; NULL: none */
+    bool silu;
+    void *workspace; /* of at least atom_cuda_linear_workspace bytes, zeroed once when it was made */
+};
+
+size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, int max_tok);
+enum atom_status atom_cuda_linear_run(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

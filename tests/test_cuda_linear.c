@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linears on the device against the specification's sums over the checkpoint's tensors: float results exactly, sixteen
+ * bits as their rounding. */
+#include "cuda.h"
+
+#include "base/half.h"
+#include "cuda/ops.h"
+
+struct part {
+    int n, rows_per_scale;
+    uint8_t *qweight;
+    uint16_t *scales, *outlier_scales;
+    int8_t *outlier_q;
+};
+
+struct problem {
+    struct atom_cuda_site site;
+    struct part parts[ATOM_CUDA_MAX_PARTS];
+    struct atom_cuda_tensors tensors[ATOM_CUDA_MAX_PARTS]; /* on the device */
+    int n_parts, n, n_tok, tok_stride, y_columns;
+    bool by_turns;
+    int8_t *q;
+    float *tok_scales, *bias;
+    enum atom_cuda_float type;
+    void *add;
+    struct atom_cuda_weights *w;
+    struct atom_cuda_acts acts;
+};
+
+static void *bytes_of(size_t n)
+{
+    uint8_t *p = malloc(n + 1);
+    assert_non_null(p);
+    for (size_t i = 0; i < n; i++)
+        p[i] = (uint8_t)draw();
+    return p;
+}
+
+static uint16_t *scales_of(size_t n)
+{
+    uint16_t *p = malloc(2 * n + 2);
+    assert_non_null(p);
+    for (size_t i = 0; i < n; i++)
+        p[i] = atom_float_f16(fabsf(unit()) + 0x1p-10f);
+    return p;
+}
+
+static void make_part(struct problem *p, int i, int n)
+{
+    struct part *t = &p->parts[i];
+    size_t normal = (size_t)(p->site.k - p->site.outliers), row = (normal + 1) / 2, o = (size_t)p->site.outliers;
+    *t = (struct part){.n = n, .rows_per_scale = between(1, 3)};
+    size_t sets = (size_t)((n + t->rows_per_scale - 1) / t->rows_per_scale) * (size_t)p->site.n_groups;
+    t->qweight = bytes_of((size_t)n * row);
+    t->scales = scales_of(sets);
+    t->outlier_q = bytes_of((size_t)n * o);
+    t->outlier_scales = scales_of((size_t)n);
+    p->tensors[i] = (struct atom_cuda_tensors){.n = n,
+                                               .rows_per_scale = t->rows_per_scale,
+                                               .qweight = on_device(t->qweight, (size_t)n * row + 1),
+                                               .scales = on_device(t->scales, 2 * sets + 2),
+                                               .outlier_qweight = on_device(t->outlier_q, (size_t)n * o + 1),
+                                               .outlier_scales = on_device(t->outlier_scales, 2 * (size_t)n)};
+    p->n += n;
+}
+
+static void make_acts(struct problem *p)
+{
+    size_t k = (size_t)p->site.k_padded, stride = (size_t)p->tok_stride, n_scales = (size_t)p->site.n_scales;
+    int bits = between(0, 1) ? 4 : 8, normal = p->site.k - p->site.outliers;
+    p->q = calloc(stride * k, 1);
+    p->tok_scales = malloc(n_scales * stride * sizeof(float));
+    assert_non_null(p->q);
+    assert_non_null(p->tok_scales);
+    for (int t = 0; t < p->n_tok; t++)
+        for (int c = 0; c < p->site.k; c++) {
+            bool outlier = c >= normal;
+            size_t at = outlier ? (size_t)(p->site.n_groups * ATOM_CUDA_RUN + c - normal) : (size_t)c;
+            int half = outlier || bits == 8 ? 128 : 8;
+            p->q[(size_t)t * k + at] = (int8_t)between(-half, half - 1);
+        }
+    for (size_t i = 0; i < n_scales * stride; i++)
+        p->tok_scales[i] = (int)(i % stride) < p->n_tok ? fabsf(unit()) + 0x1p-8f : NAN;
+    p->acts = (struct atom_cuda_acts){p->site, p->n_tok, p->tok_stride, on_device(p->q, stride * k),
+                                      on_device(p->tok_scales, n_scales * stride * sizeof(float))};
+}
+
+static size_t type_bytes(enum atom_cuda_float t) { return t == ATOM_CUDA_F32 ? 4 : 2; }
+
+static void make_problem(struct problem *p, int k, int outliers, int n, int n_tok)
+{
+    memset(p, 0, sizeof *p);
+    atom_cuda_site_init(&p->site, k, outliers);
+    p->by_turns = between(0, 2) == 0;
+    p->n_parts = p->by_turns ? 2 : between(1, 3);
+    for (int i = 0; i < p->n_parts; i++)
+        make_part(p, i, p->by_turns ? (n / 2 + 7) / 8 * 8 : i ? between(1, 40) : n);
+    p->n_tok = n_tok;
+    p->tok_stride = (n_tok + 63) / 64 * 64 + 64 * between(0, 2);
+    make_acts(p);
+    p->type = (enum atom_cuda_float)between(0, 2);
+    p->y_columns = (p->n + 7) / 8 * 8 + 8 * between(0, 2);
+    if (between(0, 1)) {
+        p->bias = malloc((size_t)p->n * sizeof(float));
+        for (int i = 0; i < p->n; i++)
+            p->bias[i] = unit();
+    }
+    cuda_ok(atom_cuda_weights_create(&p->site, p->tensors, p->n_parts, p->by_turns, NULL, &p->w, &cuda_err));
+}
+
+static void drop_problem(struct problem *p)
+{
+    for (int i = 0; i < p->n_parts; i++) {
+        free(p->parts[i].qweight);
+        free(p->parts[i].scales);
+        free(p->parts[i].outlier_q);
+        free(p->parts[i].outlier_scales);
+        atom_cuda_free((void *)(uintptr_t)p->tensors[i].qweight);
+        atom_cuda_free((void *)(uintptr_t)p->tensors[i].scales);
+        atom_cuda_free((void *)(uintptr_t)p->tensors[i].outlier_qweight);
+        atom_cuda_free((void *)(uintptr_t)p->tensors[i].outlier_scales);
+    }
+    atom_cuda_weights_free(p->w);
+    atom_cuda_free(p->acts.q);
+    atom_cuda_free(p->acts.scales);
+    free(p->q);
+    free(p->tok_scales);
+    free(p->bias);
+    free(p->add);
+}
+
+/* The part and row there of stacked row r. */
+static const struct part *part_of(const struct problem *p, int *r)
+{
+    int i = 0;
+    if (p->by_turns) {
+        i = *r / 8 % 2;
+        *r = *r / 16 * 8 + *r % 8;
+        return &p->parts[i];
+    }
+    while (*r >= p->parts[i].n)
+        *r -= p->parts[i++].n;
+    return &p->parts[i];
+}
+
+static float formula(const struct problem *p, int t, int r)
+{
+    const struct atom_cuda_site *s = &p->site;
+    const struct part *w = part_of(p, &r);
+    int normal = s->k - s->outliers;
+    float y = 0.0f;
+    for (int run = 0; run < s->n_runs; run++) {
+        const int8_t *q = p->q + (size_t)t * (size_t)s->k_padded + (size_t)run * ATOM_CUDA_RUN;
+        bool outlier = run >= s->n_groups;
+        int first = outlier ? (run - s->n_groups) * ATOM_CUDA_RUN : run * ATOM_CUDA_RUN, scale = outlier ? s->n_groups : run;
+        int end = outlier ? s->outliers : normal, acc = 0;
+        for (int c = first; c < end && c < first + ATOM_CUDA_RUN; c++) {
+            int both = outlier ? 0 : w->qweight[(size_t)r * (size_t)((normal + 1) / 2) + (size_t)(c / 2)];
+            int weight = outlier ? w->outlier_q[(size_t)r * (size_t)s->outliers + (size_t)c] : (c % 2 ? both >> 4 : both & 15) - 8;
+            acc += weight * q[c - first];
+        }
+        float s_w = atom_f16_float(outlier ? w->outlier_scales[r]
+                                           : w->scales[(size_t)(r / w->rows_per_scale) * (size_t)s->n_groups + (size_t)run]);
+        y = fmaf((float)acc, p->tok_scales[(size_t)scale * (size_t)p->tok_stride + (size_t)t] * s_w, y);
+    }
+    return y;
+}
+
+static float element(enum atom_cuda_float type, const void *y, size_t i)
+{
+    uint16_t h;
+    float f;
+    if (type == ATOM_CUDA_F32) {
+        memcpy(&f, (const uint8_t *)y + 4 * i, 4);
+        return f;
+    }
+    memcpy(&h, (const uint8_t *)y + 2 * i, 2);
+    return type == ATOM_CUDA_F16 ? atom_f16_float(h) : atom_bf16_float(h);
+}
+
+static float rounded(enum atom_cuda_float type, float x)
+{
+    return type == ATOM_CUDA_F32   ? x
+           : type == ATOM_CUDA_F16 ? atom_f16_float(atom_float_f16(x))
+                                   : atom_bf16_float(atom_float_bf16(x));
+}
+
+static void check_silu(const struct problem *p, const void *y, size_t stride)
+{
+    for (int t = 0; t < p->n_tok; t += 1 + t % 3)
+        for (int r = 0; r < p->n / 2; r += 1 + r % 5) {
+            int at = r / 8 * 16 + r % 8;
+            double g = (double)formula(p, t, at) + (p->bias ? (double)p->bias[at] : 0);
+            double u = (double)formula(p, t, at + 8) + (p->bias ? (double)p->bias[at + 8] : 0);
+            double want = g / (1 + exp(-g)) * u, got = (double)element(p->type, y, (size_t)t * stride + (size_t)r);
+            double step = p->type == ATOM_CUDA_F32 ? 0x1p-20 : p->type == ATOM_CUDA_F16 ? 0x1p-10 : 0x1p-7;
+            bool over = p->type == ATOM_CUDA_F16 && fabs(want) > 65000;
+            /* __expf is within 2 ulp and some of its argument's size; sums of bias round once more */
+            if (!over && !(fabs(got - want) <= (step + 0x1p-22 * (fabs(g) + 2)) * fabs(want) + 0x1p-14 * step))
+                fail_msg("silu, token %d, row %d: %g, not %g", t, r, got, want);
+        }
+}
+
+static void check_rows(const struct problem *p, const void *y, const void *add, size_t stride)
+{
+    for (int t = 0; t < p->n_tok; t += 1 + t % 3)
+        for (int r = 0; r < p->n; r += 1 + r % 5) {
+            size_t at = (size_t)t * stride + (size_t)r;
+            float want = formula(p, t, r) + (p->bias ? p->bias[r] : 0.0f);
+            want = rounded(p->type, add ? want + element(p->type, add, at) : want);
+            float got = element(p->type, y, at);
+            if (got != want)
+                fail_msg("type %d, k %d, outliers %d, rows %d, %d tokens: token %d, row %d is %.9g, not %.9g", (int)p->type,
+                         p->site.k, p->site.outliers, p->n, p->n_tok, t, r, (double)got, (double)want);
+        }
+}
+
+/* Bytes past the rows' ends are as they were. */
+static void check_guards(const struct problem *p, const uint8_t *y, size_t stride, int columns)
+{
+    size_t size = type_bytes(p->type);
+    for (int t = 0; t < p->n_tok; t++)
+        for (size_t i = ((size_t)t * stride + (size_t)columns) * size; i < (size_t)(t + 1) * stride * size; i++)
+            assert_int_equal(y[i], 0xFF);
+}
+
+static void check_problem(struct problem *p)
+{
+    bool silu = p->by_turns && between(0, 1);
+    size_t stride = (size_t)p->y_columns, n_bytes = (size_t)p->n_tok * stride * type_bytes(p->type);
+    void *y = on_device(NULL, n_bytes), *back = malloc(n_bytes), *add = NULL, *host_add = NULL;
+    if (!silu && between(0, 1)) {
+        host_add = malloc(n_bytes);
+        for (size_t i = 0; i < (size_t)p->n_tok * stride; i++) {
+            float x = unit();
+            uint16_t h = p->type == ATOM_CUDA_F16 ? atom_float_f16(x) : atom_float_bf16(x);
+            memcpy((uint8_t *)host_add + i * type_bytes(p->type), p->type == ATOM_CUDA_F32 ? (void *)&x : &h, type_bytes(p->type));
+        }
+        add = on_device(host_add, n_bytes);
+    }
+    void *bias = p->bias ? on_device(p->bias, (size_t)p->n * sizeof(float)) : NULL;
+    size_t ws_bytes = atom_cuda_linear_workspace(p->w, p->n_tok);
+    void *ws = on_device(NULL, ws_bytes);
+    cuda_ok(atom_cuda_fill(ws, 0, ws_bytes, &cuda_err));
+    const struct atom_cuda_linear job = {p->w, &p->acts, p->type, y, stride, bias, add, silu, ws};
+    for (int twice = 0; twice < 2; twice++) { /* a second run finds the workspace as the first left it */
+        cuda_ok(atom_cuda_fill(y, 0xFF, n_bytes, &cuda_err));
+        cuda_ok(atom_cuda_linear_run(&job, NULL, &cuda_err));
+        cuda_ok(atom_cuda_stream_wait(NULL, &cuda_err));
+        cuda_ok(atom_cuda_download(back, y, n_bytes, &cuda_err));
+        if (silu)
+            check_silu(p, back, stride);
+        else
+            check_rows(p, back, host_add, stride);
+        check_guards(p, back, stride, silu ? p->n / 2 : p->n);
+    }
+    atom_cuda_free(y);
+    atom_cuda_free(add);
+    atom_cuda_free(bias);
+    atom_cuda_free(ws);
+    free(back);
+    free(host_add);
+}
+
+static void linears_are_the_formula(void **state)
+{
+    (void)state;
+    need_device();
+    static const int toks[] = {1, 7, 16, 17, 33, 64, 65, 128, 129, 192, 200, 385};
+    seed = 31;
+    for (int round = 0; round < 48; round++) {
+        struct problem p;
+        int k = between(1, 700), o = between(0, 3) ? between(0, k < 200 ? k : 200) : 0;
+        make_problem(&p, k, o, between(1, 400), toks[round % 12]);
+        check_problem(&p);
+        drop_problem(&p);
+    }
+}
+
+/* As a model has them: more work than blocks, rings that turn several times. */
+static void large_linears(void **state)
+{
+    (void)state;
+    need_device();
+    seed = 32;
+    static const int toks[] = {1, 16, 64, 256, 1000};
+    for (int round = 0; round < 5; round++) {
+        struct problem p;
+        make_problem(&p, 2048, 128, 3000, toks[round]);
+        check_problem(&p);
+        drop_problem(&p);
+    }
+}
+
+static void bad_jobs_are_refused(void **state)
+{
+    (void)state;
+    need_device();
+    struct problem p;
+    seed = 33;
+    make_problem(&p, 256, 32, 64, 5);
+    float *y = on_device(NULL, 4 * 5 * 512);
+    struct atom_cuda_linear good = {.w = p.w, .a = &p.acts, .type = ATOM_CUDA_F32, .y = y, .y_stride = 512}, bad = good;
+    struct atom_error why = {0};
+    bad.y_stride = 4;
+    assert_fails(atom_cuda_linear_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "apart");
+    bad = good, why = (struct atom_error){0};
+    bad.silu = true, bad.add = y;
+    assert_fails(atom_cuda_linear_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "silu");
+    bad = good, why = (struct atom_error){0};
+    struct atom_cuda_acts other = p.acts;
+    other.site.k++;
+    bad.a = &other;
+    assert_fails(atom_cuda_linear_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "257");
+    atom_cuda_free(y);
+    drop_problem(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(linears_are_the_formula), cmocka_unit_test(large_linears),
+                                       cmocka_unit_test(bad_jobs_are_refused)};
+    int rc = cmocka_run_group_tests_name("cuda linear", tests, NULL, NULL);
+    atom_cuda_close();
+    return rc;
+}
