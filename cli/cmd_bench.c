@@ -62,12 +62,22 @@ struct words {
     bool only_given;
 };
 
-static int read_list(const struct cli_command *cmd, const char *what, const char *text, int min, int max,
-                     struct atom_bench_list *out)
+static int read_lists(const struct cli_command *cmd, const struct words *w, struct atom_bench_plan *plan)
 {
-    struct atom_error err = {0};
-    if (text && atom_bench_parse_list(what, text, min, max, out, &err))
-        return cli_usage(cmd, "%s", err.message);
+    enum { MOST = 1 << 17 };
+    const struct {
+        const char *text;
+        struct atom_bench_range range;
+        struct atom_bench_list *out;
+    } lists[] = {{w->prefill, {"--prefill", 0, MOST}, &plan->prefill},
+                 {w->decode, {"--decode", 0, MOST}, &plan->decode},
+                 {w->depth, {"--depth", 0, MOST}, &plan->depth},
+                 {w->batch, {"--batch", 1, 512}, &plan->batch}};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        struct atom_error err = {0};
+        if (lists[i].text && atom_bench_parse_list(&lists[i].range, lists[i].text, lists[i].out, &err))
+            return cli_usage(cmd, "%s", err.message);
+    }
     return CLI_GO_ON;
 }
 
@@ -75,10 +85,7 @@ static int settle(const struct cli_command *cmd, const struct words *w, struct a
 {
     static const char *const usual[] = {"1.1b"};
     static const int abits[] = {4, 8}, kvs[] = {4, 8, 16}, heads[] = {8, 16};
-    int rc = read_list(cmd, "--prefill", w->prefill, 0, 1 << 17, &opt->plan.prefill);
-    rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--decode", w->decode, 0, 1 << 17, &opt->plan.decode);
-    rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--depth", w->depth, 0, 1 << 17, &opt->plan.depth);
-    rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--batch", w->batch, 1, 512, &opt->plan.batch);
+    int rc = read_lists(cmd, w, &opt->plan);
     if (rc == CLI_GO_ON && (w->write != NULL) + (w->load != NULL) + (w->plot != NULL) > 1)
         rc = cli_usage(cmd, "--write, --load and --plot exclude each other");
     if (rc == CLI_GO_ON && w->write && w->shapes.n > 1)

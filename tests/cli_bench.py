@@ -115,7 +115,8 @@ def wrong_usage():
 def a_checkpoint_that_is_written():
     out = path("written")
     r = bench("--shape", "tiny", "--write", out + "/").expect(0)
-    assert sorted(os.listdir(out)) == ["config.json", "model.safetensors", "tokenizer.json"]
+    shards = ["model-0000%d-of-00003.safetensors" % i for i in (1, 2, 3)]
+    assert sorted(os.listdir(out)) == ["config.json"] + shards + ["model.safetensors.index.json", "tokenizer.json"]
     assert not os.path.exists(out + ".partial")
     inspected = atom("inspect", out, "--json").expect(0).json()
     assert inspected["quantized"] and inspected["config"]["vocab"] == 512
@@ -152,7 +153,7 @@ def directories_that_cannot_be():
 def a_full_disk_leaves_nothing():
     def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
-    bench("--shape", "tiny", "--write", path("full"), before=small_files).expect(1, "full.partial/model.safetensors")
+    bench("--shape", "tiny", "--write", path("full"), before=small_files).expect(1, "full.partial/model-00001-of-00003.safetensors")
     assert not os.path.exists(path("full")) and not os.path.exists(path("full.partial"))
 
 

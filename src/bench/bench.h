@@ -41,8 +41,13 @@ struct atom_bench_list {
     int at[ATOM_BENCH_MAX_LIST];
 };
 
-/* "1,2,4": whole numbers from min to max. `what` is for messages. */
-enum atom_status atom_bench_parse_list(const char *what, const char *text, int min, int max,
+struct atom_bench_range {
+    const char *what; /* for messages */
+    int min, max;
+};
+
+/* "1,2,4": whole numbers within a range. */
+enum atom_status atom_bench_parse_list(const struct atom_bench_range *range, const char *text,
                                        struct atom_bench_list *out, struct atom_error *err);
 
 /* The phases of a whole model. */

@@ -86,23 +86,29 @@ static void time_tokens(const struct copies *c, int n_tok, struct atom_bench_lin
     c->opt->on_line(c->opt->user, line);
 }
 
-static enum atom_status measure(struct copies *c, const char *name, const char *on, int wbits, const int *tokens,
-                                struct atom_error *err)
+/* What a line says of it, and at which numbers of tokens it is timed. */
+struct about {
+    const char *name, *on;
+    int wbits;
+    int tokens[6]; /* ends with 0 */
+};
+
+static enum atom_status measure(struct copies *c, const struct about *about, struct atom_error *err)
 {
     struct atom_bench_line line = {.what = ATOM_BENCH_KERNEL,
                                    .shape = c->shape->name,
-                                   .name = name,
-                                   .how = on,
+                                   .name = about->name,
+                                   .how = about->on,
                                    .threads = atom_runtime_threads(),
-                                   .wbits = wbits,
+                                   .wbits = about->wbits,
                                    .abits = 16,
                                    .kv = c->s->cfg.scheme.kvbits,
                                    .checked = {1, 3}};
     enum atom_status st = atom_same_logits(c->s, &c->site, c->at[0], c->rows, err);
-    for (int i = 0; tokens[i] && !st; i++) {
+    for (int i = 0; about->tokens[i] && !st; i++) {
         st = atom_bench_tell(c->opt, "linears of floats", i, 5, err);
         if (!st)
-            time_tokens(c, tokens[i], &line);
+            time_tokens(c, about->tokens[i], &line);
     }
     return st;
 }
@@ -130,23 +136,22 @@ static enum atom_status bf16_part(const struct copies *c, int rows, struct atom_
 
 static enum atom_status bf16_linear(struct copies *c, int rows, bool is_head, struct atom_error *err)
 {
-    static const int tokens[] = {1, 4, 16, 32, 512, 0}, head_tokens[] = {1, 4, 16, 32, 0};
+    static const struct about head = {"logits", "bf16 head", 16, {1, 4, 16, 32}},
+                              linear = {"linear bf16", "gate_up", 16, {1, 4, 16, 32, 512}};
     struct atom_linear_part part;
     void *owned;
     enum atom_status st = bf16_part(c, rows, &part, &owned, err);
     st = st ? st : copies_make(c, &part, 2.0 * rows * c->s->cfg.hidden, err);
     free(owned);
     c->is_head = is_head;
-    st = st ? st
-            : measure(c, is_head ? "logits" : "linear bf16", is_head ? "bf16 head" : "gate_up", 16,
-                      is_head ? head_tokens : tokens, err);
+    st = st ? st : measure(c, is_head ? &head : &linear, err);
     copies_free(c);
     return st;
 }
 
 static enum atom_status int8_head(struct copies *c, struct atom_error *err)
 {
-    static const int tokens[] = {1, 4, 16, 32, 0};
+    static const struct about about = {"logits", "int8 head", 8, {1, 4, 16, 32}};
     const struct atom_tensor *q = atom_tensors_find(c->s->tensors, "lm_head.qweight"),
                              *s = atom_tensors_find(c->s->tensors, "lm_head.scales");
     if (!q || !s) /* the options ask for a head of 16 bits */
@@ -156,7 +161,7 @@ static enum atom_status int8_head(struct copies *c, struct atom_error *err)
         .name = "random", .n = rows, .kind = ATOM_W_BYTE, .qweight = q->data, .scales = s->data, .rows_per_scale = 1};
     enum atom_status st = copies_make(c, &part, (double)rows * (c->s->cfg.hidden + 2.0), err);
     c->is_head = true;
-    st = st ? st : measure(c, "logits", "int8 head", 8, tokens, err);
+    st = st ? st : measure(c, &about, err);
     copies_free(c);
     return st;
 }
