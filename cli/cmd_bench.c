@@ -81,6 +81,8 @@ static int read_lists(const struct cli_command *cmd, const struct words *w, stru
     return CLI_GO_ON;
 }
 
+static bool says_none(const struct atom_bench_list *list) { return list->n == 1 && list->at[0] == 0; }
+
 static int settle(const struct cli_command *cmd, const struct words *w, struct atom_bench_options *opt)
 {
     static const char *const usual[] = {"1.1b"};
@@ -92,6 +94,8 @@ static int settle(const struct cli_command *cmd, const struct words *w, struct a
         rc = cli_usage(cmd, "--write takes one --shape");
     if (rc == CLI_GO_ON && w->plot && w->only_given && w->only != 2)
         rc = cli_usage(cmd, "--plot draws whole models, which --only leaves out");
+    if (rc == CLI_GO_ON && w->plot && says_none(&opt->plan.prefill) && says_none(&opt->plan.decode))
+        rc = cli_usage(cmd, "--plot has nothing to draw: --prefill and --decode are both 0");
     opt->shapes = w->shapes.n ? w->shapes.at : usual;
     opt->n_shapes = w->shapes.n ? w->shapes.n : 1;
     opt->ceilings = !w->only_given || w->only == 0;
@@ -112,6 +116,10 @@ static enum atom_status run(const struct words *w, const struct atom_bench_optio
         return atom_bench_load(opt, w->load, err);
     enum atom_status st = w->plot ? atom_bench_plot(NULL, 0, w->plot, err) : ATOM_OK;
     st = st ? st : atom_bench_cpu(opt, err);
+    if (!st && out->lost) {
+        st = err->code = ATOM_ERR_NOMEM;
+        snprintf(err->message, sizeof err->message, "out of memory: some lines are missing");
+    }
     return st || !w->plot ? st : atom_bench_plot(out->models, out->n_models, w->plot, err);
 }
 
@@ -162,7 +170,7 @@ int cmd_bench(int argc, char **argv)
         cli_catch_interrupts();
         enum atom_status st = run(&w, &opt, &out, &err);
         cli_progress_end(&out.bar);
-        rc = cli_finish(st ? cli_fail(&err) : out.lost ? 1 : 0);
+        rc = cli_finish(st ? cli_fail(&err) : 0);
     }
     free(out.models);
     free(args);

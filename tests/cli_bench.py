@@ -109,6 +109,7 @@ def wrong_usage():
     bench("--write", path("w"), "--load", path("w")).expect(2, "exclude")
     bench("--write", path("w"), "--shape", "tiny", "--shape", "1.1b").expect(2, "one --shape")
     bench("--plot", path("p.svg"), "--only", "ceilings").expect(2, "--plot")
+    bench("--plot", path("p.svg"), "--prefill", 0, "--decode", 0).expect(2, "nothing to draw")
 
 
 @test
