@@ -22,7 +22,7 @@ while read -r header; do
     isa=()
     case $header in
     */avx2/*) isa=(-mavx2 -mfma -mf16c) ;;
-    */avx512/*) isa=(-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c) ;;
+    */avx512/* | */avx512bf16/*) isa=(-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c) ;;
     esac
     before=()
     grep -q VEC_FN "$header" && ! grep -q 'define VEC_FN' "$header" && before=(-include src/kernels/scalar/vec_scalar.h)

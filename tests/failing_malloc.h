@@ -6,18 +6,12 @@
 #include "helpers.h"
 
 #include <errno.h>
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define SANITIZED
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED
-#endif
+#include <sys/mman.h>
+#include <sys/syscall.h>
 
 static long until_failure = -1; /* allocations that still succeed; below zero: all */
-static long live;
+static long live;               /* blocks */
+static size_t mapped;           /* bytes, in whole pages */
 static bool counting;
 
 #ifndef SANITIZED
@@ -58,6 +52,27 @@ void free(void *p)
     live -= counting && p;
     __libc_free(p);
 }
+
+static size_t in_pages(size_t n)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (n + page - 1) / page * page;
+}
+
+void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
+{
+    if (refuses())
+        return MAP_FAILED;
+    long p = syscall(SYS_mmap, at, n, protection, flags, fd, offset);
+    mapped += counting && p != -1 ? in_pages(n) : 0;
+    return p == -1 ? MAP_FAILED : (void *)p;
+}
+
+int munmap(void *p, size_t n)
+{
+    mapped -= counting ? in_pages(n) : 0;
+    return (int)syscall(SYS_munmap, p, n);
+}
 #pragma GCC visibility pop
 #endif
 
@@ -72,11 +87,14 @@ static void fail_each(const char *dir, call_fn *call, bool parses)
         memset(&err, 0, sizeof err);
         until_failure = k;
         live = 0;
+        mapped = 0;
         counting = true;
         enum atom_status status = call(dir, &err);
         counting = false;
         if (live)
             fail_msg("allocation %ld: %ld blocks leaked (%s)", k, live, err.message);
+        if (mapped)
+            fail_msg("allocation %ld: %zu mapped bytes leaked (%s)", k, mapped, err.message);
         if (!status && until_failure >= 0)
             return; /* there were no more than k */
         bool told = status == ATOM_ERR_NOMEM && err.code == status && err.message[0];

@@ -52,7 +52,7 @@ static void open_cache(struct cache *c, const struct setting *set)
                                           .qkv_rows = c->width,
                                           .att_width = c->att,
                                           .gate_up_rows = 2,
-                                          .max_k_padded = 8,
+                                          .max_row_bytes = 64,
                                           .max_scales = 1,
                                           .max_runs = 1,
                                           .head_dim = set->head_dim};

@@ -238,6 +238,29 @@ static void test_map(void **state)
     assert_fails(atom_map_open(in_dir(*state, "b"), &map, &err), &err, ATOM_ERR_IO, "No such file");
 }
 
+static void test_map_release(void **state)
+{
+    enum { N_BYTES = 16000001 };
+    struct atom_map map, none = {0};
+    uint8_t *bytes = malloc(N_BYTES);
+    assert_non_null(bytes);
+    memset(bytes, 7, N_BYTES);
+    put_bytes(*state, "a", bytes, N_BYTES);
+    assert_ok(atom_map_open(in_dir(*state, "a"), &map, &err), &err);
+    for (int round = 0; round < 2; round++) {
+        size_t before = resident_bytes();
+        assert_memory_equal(map.data, bytes, N_BYTES);
+        assert_true(resident_bytes() > before + N_BYTES - 1000000);
+        atom_map_release(&map);
+        assert_true(resident_bytes() < before + 1000000);
+    }
+    assert_true(atom_map_is_whole(&map));
+    atom_map_close(&map);
+    atom_map_release(&map);
+    atom_map_release(&none);
+    free(bytes);
+}
+
 static void test_map_cut_short(void **state)
 {
     enum { N_BYTES = 1000000, LEFT = 100000 };
@@ -256,6 +279,10 @@ static void test_map_cut_short(void **state)
     assert_int_equal(sum, 7 * LEFT);
     assert_false(atom_map_is_whole(&map));
     assert_true(atom_map_is_whole(&other));
+    atom_map_release(&map); /* a hole stays one */
+    assert_int_equal(map.data[0], 7);
+    assert_int_equal(map.data[N_BYTES - 1], 0);
+    assert_false(atom_map_is_whole(&map));
     /* The slot's next file starts whole. */
     atom_map_close(&map);
     assert_ok(atom_map_open(in_dir(*state, "b"), &map, &err), &err);
@@ -330,6 +357,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_replace, fresh, done),
         cmocka_unit_test_setup_teardown(test_replace_refuses, fresh, done),
         cmocka_unit_test_setup_teardown(test_map, fresh, done),
+        cmocka_unit_test_setup_teardown(test_map_release, fresh, done),
         cmocka_unit_test_setup_teardown(test_map_cut_short, fresh, done),
         cmocka_unit_test_setup_teardown(test_map_slots, fresh, done),
         cmocka_unit_test_setup_teardown(test_other_faults, fresh, done),

@@ -4,6 +4,7 @@
 #include "inputs.h"
 
 #include "base/half.h"
+#include "kernels/hadamard.h"
 #include "kernels/kernels.h"
 
 static void same_bytes(const void *want, const void *got, size_t n_bytes, const char *what, const char *tier)
@@ -134,13 +135,27 @@ static void check_merge(const struct atom_kernels *k)
     same_floats(&sum[0].total, &sum[1].total, 1, "merge's total", k->name);
 }
 
+static void check_hadamard(const struct atom_kernels *k)
+{
+    int n = 16 << between(0, 6);
+    float *x = random_floats(n, ORDINARY), *y = floats(n), *z = floats(n);
+    memcpy(y, x, (size_t)n * sizeof *x);
+    memcpy(z, x, (size_t)n * sizeof *x);
+    scalar.hadamard(x, n), k->hadamard(y, n), atom_hadamard(z, n);
+    same_floats(x, y, n, "hadamard", k->name);
+    same_floats(z, y, n, "hadamard beside the plain one", k->name);
+}
+
 static void check_gemm(const struct atom_kernels *k)
 {
-    int m = between(0, 30), n = between(1, 140), lda = n + between(0, 9), ldc = 32 + between(0, 17);
-    float *a = random_floats(m * lda, ORDINARY), *b = random_floats(n * 32, between(0, 1) ? ORDINARY : MIXED);
+    int m = between(0, 30), n = between(1, 140), panels = between(1, 6), lda = n + between(0, 9);
+    int ldc = 32 * panels + between(0, 17), stride = n * 32 + 16 * between(0, 3);
+    float *a = random_floats(m * lda, ORDINARY), *b = random_floats(panels * stride, between(0, 1) ? ORDINARY : MIXED);
     float *c = random_floats(m * ldc, ORDINARY), *d = floats(m * ldc);
     memcpy(d, c, (size_t)(m * ldc) * sizeof *c);
-    scalar.gemm(a, lda, m, b, n, c, ldc), k->gemm(a, lda, m, b, n, d, ldc);
+    struct atom_gemm_job job = {a, b, c, lda, ldc, m, n, panels, (size_t)stride, between(0, 1)}, same = job;
+    same.c = d;
+    scalar.gemm(&job), k->gemm(&same);
     for (int i = 0; i < m * ldc; i++)
         if (!isnan(c[i]) || !isnan(d[i])) /* which NaN it is is no result */
             same_floats(c + i, d + i, 1, "gemm", k->name);
@@ -269,17 +284,17 @@ static void check_load_run(const struct atom_kernels *k)
 static void fill_acts(struct atom_acts *a, const struct atom_layout *lay, int n_tok)
 {
     *a = (struct atom_acts){.lay = lay, .n_tok = n_tok};
-    a->q = take((size_t)(n_tok * lay->k_padded), 1);
+    a->q = take((size_t)(n_tok * lay->row_bytes), 1);
     a->scales = floats(n_tok * lay->n_scales);
     a->sums = take((size_t)(n_tok * lay->n_runs) * sizeof *a->sums, sizeof *a->sums);
-    memset(a->q, 0, (size_t)(n_tok * lay->k_padded));
+    memset(a->q, 0, (size_t)(n_tok * lay->row_bytes));
     bool extreme = between(0, 2) == 0;
     for (int t = 0; t < n_tok; t++) {
         for (int i = 0; i < lay->n_runs; i++) {
             int32_t sum = 0;
             for (int c = 0; c < lay->runs[i].len; c++) {
                 int8_t q = (int8_t)(extreme ? (between(0, 1) ? -128 : 127) : between(-128, 127));
-                a->q[t * lay->k_padded + lay->runs[i].offset + c] = q;
+                a->q[t * lay->row_bytes + lay->runs[i].offset + c] = q;
                 sum += q;
             }
             a->sums[t * lay->n_runs + i] = sum;
@@ -297,7 +312,7 @@ static float linear_formula(const struct weights *w, const struct atom_acts *a, 
         const struct atom_run *run = &w->lay.runs[i];
         int64_t acc = 0;
         for (int c = 0; c < run->len; c++)
-            acc += (int64_t)a->q[t * w->lay.k_padded + run->offset + c] * w->q[row * w->lay.k + run->first + c];
+            acc += (int64_t)a->q[t * w->lay.row_bytes + run->offset + c] * w->q[row * w->lay.k + run->first + c];
         float s_w = atom_f16_float(w->scale[row * w->lay.n_scales + run->scale]);
         y = fmaf((float)acc, a->scales[t * w->lay.n_scales + run->scale] * s_w, y);
     }
@@ -313,17 +328,64 @@ static void check_linear(const struct atom_kernels *k)
     make_weights(&w, between(0, 2) ? ATOM_W_NIBBLE : ATOM_W_BYTE);
     fill_acts(&a, &w.lay, n_tok);
     int tok0 = between(0, n_tok - 1) * between(0, 1), n = n_tok - tok0;
-    float *y = floats(n * 32);
+    int ld = 32 + between(0, 1) * between(0, 40);
+    bool add = between(0, 1);
+    float *y = floats((n - 1) * ld + 32), *before = random_floats((n - 1) * ld + 32, ORDINARY);
     for (int panel = 0; panel < w.p.n_panels; panel++) {
-        const struct atom_linear_job job = {&w.p, &a, panel, tok0, n_tok, y};
+        const struct atom_linear_job job = {&w.p, &a, panel, tok0, n_tok, y, (size_t)ld, add};
+        memcpy(y, before, (size_t)((n - 1) * ld + 32) * sizeof *y);
         k->linear_int(&job);
         for (int t = 0; t < n; t++)
             for (int r = 0; r < 32; r++) {
-                float want = linear_formula(&w, &a, tok0 + t, panel * 32 + r);
-                same_floats(&want, &y[t * 32 + r], 1, "linear_int against the formula", k->name);
+                float sum = linear_formula(&w, &a, tok0 + t, panel * 32 + r);
+                float want = add ? before[t * ld + r] + sum : sum;
+                same_floats(&want, &y[t * ld + r], 1, "linear_int against the formula", k->name);
             }
+        for (int t = 0; t + 1 < n; t++)
+            same_floats(before + t * ld + 32, y + t * ld + 32, ld - 32, "beside linear_int's rows", k->name);
     }
     atom_layout_fini(&w.lay);
+}
+
+/* bfloat16 products against doubles of the same rounded numbers: each of the k additions rounds once or twice, and what
+ * is smaller than a normal number may be lost. */
+static void bf16_sums_are_close(void **state)
+{
+    struct atom_kernels k;
+    (void)state;
+    if (!(atom_cpu_detect() & ATOM_CPU_BF16))
+        skip_because("this processor has no AVX-512 BF16");
+    atom_kernels_init(&k, atom_cpu_detect());
+    assert_string_equal(k.name, "avx512bf16");
+    seed = 77;
+    for (int round = 0; round < 120; round++, drop_all()) {
+        struct weights w;
+        make_weights(&w, ATOM_W_BF16);
+        int n = w.lay.k, n_tok = between(1, 20), tok0 = between(0, n_tok - 1), stride = n + n % 2 + between(0, 5);
+        float *x = random_floats(n_tok * n, ORDINARY), *y = floats((n_tok - tok0) * 32);
+        uint16_t *h = take((size_t)(n_tok * stride) * sizeof *h, sizeof *h);
+        for (int t = 0; t < n_tok; t++) {
+            k.to_bf16(x + t * n, n, h + t * stride);
+            for (int c = 0; c < n; c++)
+                assert_int_equal(h[t * stride + c], atom_float_bf16(x[t * n + c]));
+            assert_true(n % 2 == 0 || h[t * stride + n] == 0);
+        }
+        for (int panel = 0; panel < w.p.n_panels; panel++) {
+            k.linear_bf16(&(struct atom_bf16_job){&w.p, h, (size_t)stride, panel, tok0, n_tok, y});
+            for (int i = 0; i < (n_tok - tok0) * 32; i++) {
+                double want = 0, terms = 0;
+                for (int c = 0; c < n; c++) {
+                    double p = (double)w.w[(panel * 32 + i % 32) * n + c] *
+                               (double)atom_bf16_float(h[(tok0 + i / 32) * stride + c]);
+                    want += p;
+                    terms += fabs(p);
+                }
+                if (!(fabs((double)y[i] - want) <= 2 * n * 0x1p-24 * terms + n * 0x1p-125))
+                    fail_msg("row %d: %g, not %g", i, (double)y[i], want);
+            }
+        }
+        atom_layout_fini(&w.lay);
+    }
 }
 
 /* ---- KV ------------------------------------------------------------------------------------------------------------
@@ -477,6 +539,7 @@ ROUNDS(rope_equals_scalar, check_rope, 500)
 ROUNDS(quantize_equals_scalar, check_quantize, 2000)
 ROUNDS(softmax_equals_scalar, check_softmax, 1000)
 ROUNDS(merge_equals_scalar, check_merge, 500)
+ROUNDS(hadamard_equals_scalar, check_hadamard, 100)
 ROUNDS(gemm_equals_scalar, check_gemm, 300)
 ROUNDS(load_run_reads_panels, check_load_run, 120)
 ROUNDS(linear_is_the_formula, check_linear, 180)
@@ -490,7 +553,7 @@ static void the_strongest_tier_is_taken(void **state)
     struct atom_kernels k;
     unsigned cpu = atom_cpu_detect();
     (void)state;
-    atom_kernels_init(&k, cpu);
+    atom_kernels_init(&k, cpu & ~(unsigned)ATOM_CPU_BF16);
     assert_string_equal(k.name, cpu & ATOM_CPU_AVX512 ? "avx512" : cpu & ATOM_CPU_AVX2 ? "avx2" : "scalar");
     atom_kernels_init(&k, 0);
     assert_string_equal(k.name, "scalar");
@@ -506,19 +569,15 @@ int main(void)
     static const struct {
         const char *name;
         test_fn *fn;
-    } tier_tests[] = {{"rows", rows_equal_scalar},
-                      {"rope", rope_equals_scalar},
-                      {"quantize", quantize_equals_scalar},
-                      {"softmax", softmax_equals_scalar},
-                      {"merge", merge_equals_scalar},
-                      {"gemm", gemm_equals_scalar},
-                      {"load_run", load_run_reads_panels},
-                      {"linear_int", linear_is_the_formula},
-                      {"kv_quantize", kv_quantize_equals_scalar},
-                      {"kv_keys", kv_keys_are_the_formula},
-                      {"kv_values", kv_values_are_the_formula},
+    } tier_tests[] = {{"rows", rows_equal_scalar},           {"rope", rope_equals_scalar},
+                      {"quantize", quantize_equals_scalar},  {"softmax", softmax_equals_scalar},
+                      {"merge", merge_equals_scalar},        {"hadamard", hadamard_equals_scalar},
+                      {"gemm", gemm_equals_scalar},          {"load_run", load_run_reads_panels},
+                      {"linear_int", linear_is_the_formula}, {"kv_quantize", kv_quantize_equals_scalar},
+                      {"kv_keys", kv_keys_are_the_formula},  {"kv_values", kv_values_are_the_formula},
                       {"kv_pages", kv_pages_equal_scalar}};
-    const struct CMUnitTest plain[] = {cmocka_unit_test(the_strongest_tier_is_taken)};
+    const struct CMUnitTest plain[] = {cmocka_unit_test(the_strongest_tier_is_taken),
+                                       cmocka_unit_test(bf16_sums_are_close)};
     enum { N_TIERS = sizeof tiers / sizeof tiers[0], N_EACH = sizeof tier_tests / sizeof tier_tests[0] };
     static char names[N_TIERS * N_EACH][64];
     struct CMUnitTest each[N_TIERS * N_EACH];

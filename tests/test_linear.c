@@ -57,6 +57,7 @@ static void make_int_part(struct problem *p, struct atom_linear_part *part, stru
     size_t normal = (size_t)(lay->k - lay->outliers), n = (size_t)part->n, outliers = (size_t)lay->outliers;
     size_t row = p->kind == ATOM_W_BYTE ? normal : (normal + 1) / 2;
     part->rows_per_scale = between(1, 3);
+    part->row_scales = between(0, 3) == 0;
     uint8_t *q = t->qweight = room(n * row), *o = t->outlier_q = room(n * outliers);
     for (size_t i = 0; i < n * row; i++)
         q[i] = (uint8_t)draw();
@@ -65,16 +66,16 @@ static void make_int_part(struct problem *p, struct atom_linear_part *part, stru
     part->qweight = q;
     part->outlier_qweight = outliers ? (int8_t *)o : NULL;
     size_t sets = (n + (size_t)part->rows_per_scale - 1) / (size_t)part->rows_per_scale;
-    part->scales = odd_scales(sets * (size_t)lay->n_groups, &t->scales);
+    part->scales = odd_scales(sets * (size_t)(part->row_scales ? 1 : lay->n_groups), &t->scales);
     part->outlier_scales = outliers ? odd_scales(n, &t->outlier_scales) : NULL;
 }
 
 static void make_site(struct atom_site *site)
 {
-    static const int groups[] = {0, 32, 100, 128}, bits[] = {16, 8, 4, 3};
+    static const int groups[] = {0, 7, 32, 100, 128}, bits[] = {16, 8, 4, 3};
     int k = between(1, 420), outliers = between(0, 2) ? between(0, k) : between(0, 1) * k;
     memset(site, 0, sizeof *site);
-    assert_ok(atom_layout_init(&site->lay, k, groups[between(0, 3)], outliers, &err), &err);
+    assert_ok(atom_layout_init(&site->lay, k, groups[between(0, 4)], outliers, &err), &err);
     site->order = between(0, 2) ? permutation(k) : NULL;
     site->gathers = true;
     site->bits = bits[between(0, 3)];
@@ -107,7 +108,7 @@ static void make_problem(struct problem *p, enum atom_weight_kind kind)
                                           .qkv_rows = p->n,
                                           .att_width = k,
                                           .gate_up_rows = 2 * k,
-                                          .max_k_padded = p->site.lay.k_padded,
+                                          .max_row_bytes = p->site.lay.row_bytes,
                                           .max_scales = p->site.lay.n_scales,
                                           .max_runs = p->site.lay.n_runs,
                                           .head_dim = 2};
@@ -151,7 +152,8 @@ static int int_weight(const struct problem *p, const struct atom_linear_part *pa
         *s = f16_at(part->outlier_scales, (size_t)r);
         return part->outlier_qweight[r * lay->outliers + c - normal];
     }
-    *s = f16_at(part->scales, (size_t)(r / part->rows_per_scale * lay->n_groups + c / group));
+    int set = r / part->rows_per_scale;
+    *s = f16_at(part->scales, (size_t)(part->row_scales ? set : set * lay->n_groups + c / group));
     if (p->kind == ATOM_W_BYTE)
         return (int8_t)part->qweight[r * normal + c];
     uint8_t both = part->qweight[r * ((normal + 1) / 2) + c / 2];
@@ -193,7 +195,7 @@ static float formula(const struct problem *p, const struct atom_linear_part *par
         int32_t acc = 0;
         float s = 0;
         for (int c = 0; c < run->len; c++)
-            acc += a->q[t * lay->k_padded + run->offset + c] * int_weight(p, part, r, run->first + c, &s);
+            acc += a->q[t * lay->row_bytes + run->offset + c] * int_weight(p, part, r, run->first + c, &s);
         y = fmaf((float)acc, a->scales[t * lay->n_scales + run->scale] * s, y);
     }
     return y;
@@ -229,12 +231,43 @@ static void check_problem(struct problem *p)
     free(acts);
 }
 
+/* Integer panels, byte by byte as kernels.h draws them. */
+static void check_panels(const struct problem *p)
+{
+    const struct atom_packed *w = &p->lin->p;
+    const struct atom_layout *lay = w->lay;
+    for (int row = 0; row < w->n_panels * ATOM_PANEL; row++) {
+        int i = 0, r = row;
+        while (i < p->n_parts && r >= p->parts[i].n)
+            r -= p->parts[i++].n;
+        const uint8_t *to = w->data + (size_t)(row / ATOM_PANEL) * w->panel_bytes + row % ATOM_PANEL * 4;
+        for (const struct atom_run *run = lay->runs; run < lay->runs + lay->n_runs; run++) {
+            bool nibbles = p->kind == ATOM_W_NIBBLE && run->scale < lay->n_groups;
+            for (int c = 0; c < run->padded; c++) {
+                float s = 0;
+                bool there = i < p->n_parts && c < run->len;
+                int want = there ? int_weight(p, &p->parts[i], r, run->first + c, &s) : 0;
+                int got =
+                    nibbles ? (to[c / 8 * 128 + c % 4] >> (c % 8 / 4 * 4) & 15) - 8 : to[c / 4 * 128 + c % 4] - 128;
+                if (got != want)
+                    fail_msg("row %d, channel %d: %d, not %d", row, run->first + c, got, want);
+                size_t at = (size_t)(row / ATOM_PANEL * lay->n_scales + run->scale) * ATOM_PANEL;
+                if (there && atom_f16_float(w->scales[at + (size_t)(row % ATOM_PANEL)]) != s)
+                    fail_msg("row %d, channel %d: its scale is not %g", row, run->first + c, (double)s);
+            }
+            to += run->padded * (nibbles ? 16 : 32);
+        }
+    }
+}
+
 static void linears_are_the_formula(void **state)
 {
     (void)state;
     for (int i = 0; i < 45; i++) {
         struct problem p;
         make_problem(&p, (enum atom_weight_kind)(i % 5));
+        if (p.kind > ATOM_W_BF16)
+            check_panels(&p);
         check_problem(&p);
         drop_problem(&p);
     }
@@ -348,7 +381,7 @@ static void embedding_rows(void **state)
                                           .qkv_rows = 1,
                                           .att_width = 1,
                                           .gate_up_rows = 2,
-                                          .max_k_padded = 40,
+                                          .max_row_bytes = 64,
                                           .max_scales = 1,
                                           .max_runs = 1,
                                           .head_dim = 2};

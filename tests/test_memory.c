@@ -3,8 +3,7 @@
 #include "failing_malloc.h"
 
 #include "base/file.h"
-#include "model/config.h"
-#include "model/safetensors.h"
+#include "model/model.h"
 
 #include <sys/stat.h>
 
@@ -64,6 +63,48 @@ static enum atom_status replace_dir(const char *dir, struct atom_error *err)
     return atom_dir_replace(from, to, err);
 }
 
+static struct atom_config tiny;
+static struct atom_tensors *tensors; /* of models/tiny */
+
+static enum atom_status load_layer(const char *dir, struct atom_error *err)
+{
+    const struct atom_layer_source src = {.cfg = &tiny, .tensors = tensors, .scheme = tiny.scheme};
+    struct atom_layer layer;
+    (void)dir;
+    enum atom_status status = atom_layer_load(&atom_backend_cpu, &src, 0, &layer, err);
+    if (!status)
+        atom_layer_fini(&layer);
+    return status;
+}
+
+static enum atom_status build_model(const char *dir, struct atom_error *err)
+{
+    struct atom_tensors *own = NULL;
+    struct atom_model *m = NULL;
+    enum atom_status status = atom_tensors_open(dir, &own, err);
+    status = status ? status : atom_model_build(&tiny, own, NULL, &m, err);
+    atom_model_close(m);
+    return status;
+}
+
+static enum atom_status make_work(const char *dir, struct atom_error *err)
+{
+    struct atom_work *w = NULL;
+    (void)dir;
+    enum atom_status status = atom_model_work(&tiny, &atom_backend_cpu, 600, &w, err);
+    atom_backend_cpu.work_free(w);
+    return status;
+}
+
+static enum atom_status make_cache(const char *dir, struct atom_error *err)
+{
+    struct atom_kv *kv = NULL;
+    (void)dir;
+    enum atom_status status = atom_model_kv(&tiny, &tiny.scheme, &atom_backend_cpu, tiny.layers, 64, 1024, &kv, err);
+    atom_backend_cpu.kv_free(kv);
+    return status;
+}
+
 static void test_all(void **state)
 {
 #ifdef SANITIZED
@@ -80,6 +121,14 @@ static void test_all(void **state)
     fail_each(dir, write_file, false);
     fail_each(dir, copy_file, false);
     fail_each(dir, replace_dir, false);
+    struct atom_error err = {0};
+    assert_ok(atom_config_load("models/tiny", &tiny, &err), &err);
+    assert_ok(atom_tensors_open("models/tiny", &tensors, &err), &err);
+    fail_each(dir, load_layer, false);
+    fail_each(dir, make_work, false);
+    fail_each(dir, make_cache, false);
+    atom_tensors_close(tensors);
+    fail_each("models/tiny", build_model, true);
     remove_dir(dir);
 }
 

@@ -187,10 +187,11 @@ static void gemm_is_a_chain(void **state)
               *c = random_floats(m * 32, ORDINARY);
         float *y = floats(m * 32);
         memcpy(y, c, (size_t)(m * 32) * sizeof *c);
-        scalar.gemm(a, n, m, b, n, y, 32);
+        bool add = between(0, 1);
+        scalar.gemm(&(struct atom_gemm_job){a, b, y, n, 32, m, n, 1, 0, add});
         for (int t = 0; t < m; t++)
             for (int r = 0; r < 32; r++) {
-                float want = c[t * 32 + r];
+                float want = add ? c[t * 32 + r] : 0.0f;
                 for (int i = 0; i < n; i++)
                     want = fmaf(a[t * n + i], b[i * 32 + r], want);
                 assert_true(y[t * 32 + r] == want);

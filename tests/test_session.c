@@ -43,7 +43,7 @@ static int fresh(void **state)
 }
 
 /* What a scheme is here: a directory HOME/NAME. */
-static struct atom_model *quantized(const char *model, const char *recipe, const char *name)
+static struct atom_model *quantized(const char *model, const char *recipe, int head_bits, const char *name)
 {
     char out[1024], calib[1024];
     struct atom_model *m;
@@ -52,6 +52,7 @@ static struct atom_model *quantized(const char *model, const char *recipe, const
     struct atom_quantize_options o = quick_options(model, out, calib);
     assert_ok(atom_scheme_recipe(recipe, &o.scheme, &err), &err);
     o.scheme.outliers = -1;
+    o.scheme.lm_head_bits = head_bits;
     assert_ok(atom_quantize(&o, &err), &err);
     assert_ok(atom_model_open(out, &m, &err), &err);
     return m;
@@ -65,7 +66,7 @@ static int open_models(void **state)
     put_calibration(home);
     assert_ok(atom_model_open("models/tiny", &models[0], &err), &err);
     for (int i = 1; i < 3; i++)
-        models[i] = quantized("models/tiny", model_names[i], model_names[i]);
+        models[i] = quantized("models/tiny", model_names[i], i == 1 ? 16 : 8, model_names[i]);
     return 0;
 }
 
@@ -198,6 +199,34 @@ static void tiers_and_threads(void **state)
         drop_logits(&want);
         drop_logits(&got);
     }
+}
+
+/* The tier of bfloat16 products: other bits, the same model. Inputs lose 16 of their 24 bits, so logits may move by
+ * some 2^-8 of their size, and more where layers add up. */
+static void bf16_products_are_close(void **state)
+{
+    const struct atom_runtime_options opt = {.threads = 2, .cpu = "avx512bf16"};
+    struct logits want, got;
+    int vocab = atom_model_info(models[0])->vocab;
+    double off = 0, size = 0;
+    (void)state;
+    if (atom_runtime_init(&opt, &err) == ATOM_ERR_UNSUPPORTED)
+        skip_because("this processor has no AVX-512 BF16");
+    assert_string_equal(atom_runtime_cpu(), "avx512bf16");
+    make_logits(&want, models[0]);
+    make_logits(&got, models[0]);
+    alone(models[0], FEW, &got);
+    use(NULL, 2);
+    alone(models[0], FEW, &want);
+    for (int s = 0; s < N_SEQS; s++)
+        for (int i = 0; i < vocab; i++) {
+            off = fmax(off, fabs((double)(got.of[s][i] - want.of[s][i])));
+            size = fmax(size, fabs((double)want.of[s][i]));
+        }
+    assert_true(off > 0);
+    assert_true(off < 0x1p-5 * size);
+    drop_logits(&want);
+    drop_logits(&got);
 }
 
 static void chunks_and_company(void **state)
@@ -484,7 +513,7 @@ static void overflows_of_integers(void **state)
     like.edit = overflow;
     atom_model_close(small_model(&like, "wide"));
     snprintf(dir, sizeof dir, "%s/wide", home);
-    struct atom_model *m = quantized(dir, "paper", "wide-paper");
+    struct atom_model *m = quantized(dir, "paper", 16, "wide-paper");
     one_of_three_ends(m, "layer 0, attn_in");
     atom_model_close(m);
 }
@@ -496,13 +525,17 @@ static void head_row_overflows(const char *name, float *w, int rows, int cols)
         w[5 * cols] = 3e38f;
 }
 
-static void logits_that_overflow(void **state)
+static void last_norm_overflows(const char *name, float *w, int rows, int cols)
 {
-    (void)state;
+    (void)rows, (void)cols;
+    if (strcmp(name, "model.norm.weight") == 0)
+        w[0] = 3e38f;
+}
+
+/* Of the marker's token alone, which then has no logits. */
+static void expect_no_logits(struct atom_model *m)
+{
     static float logits[2 * LLAMA_VOCAB];
-    struct llama like = small;
-    like.edit = head_row_overflows;
-    struct atom_model *m = small_model(&like, "head");
     struct atom_session *s = session(m, 1, 16, 16);
     const int32_t tokens[2] = {3, LLAMA_MARKER};
     const int rows[2] = {0, 1};
@@ -510,8 +543,31 @@ static void logits_that_overflow(void **state)
     assert_ok(atom_session_step(s, &step, 1, &err), &err);
     assert_ok(atom_session_logits(s, rows, 1, logits, &err), &err);
     assert_fails(atom_session_logits(s, rows, 2, logits, &err), &err, ATOM_ERR_NUMERIC, "logits of row 1");
+    memset(&err, 0, sizeof err);
+    assert_ok(atom_session_logits(s, rows, 1, logits, &err), &err);
     atom_session_free(s);
     atom_model_close(m);
+}
+
+static void logits_that_overflow(void **state)
+{
+    (void)state;
+    struct llama like = small;
+    like.edit = head_row_overflows;
+    expect_no_logits(small_model(&like, "head"));
+}
+
+/* Zeros would be the integers of such a norm. */
+static void inputs_of_heads_that_overflow(void **state)
+{
+    (void)state;
+    char dir[1024];
+    struct llama like = small;
+    like.edit = last_norm_overflows;
+    expect_no_logits(small_model(&like, "norm"));
+    snprintf(dir, sizeof dir, "%s/norm", home);
+    expect_no_logits(quantized(dir, "default", 16, "norm-16"));
+    expect_no_logits(quantized(dir, "default", 8, "norm-8"));
 }
 
 static void load_is_refused(const char *from, const char *tensor, size_t element, float value)
@@ -572,6 +628,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(tiers_and_threads, fresh),
+        cmocka_unit_test_setup(bf16_products_are_close, fresh),
         cmocka_unit_test_setup(chunks_and_company, fresh),
         cmocka_unit_test_setup(pages_are_used_again, fresh),
         cmocka_unit_test_setup(refusals_change_nothing, fresh),
@@ -579,6 +636,7 @@ int main(void)
         cmocka_unit_test_setup(overflows_end_one_sequence, fresh),
         cmocka_unit_test_setup(overflows_of_integers, fresh),
         cmocka_unit_test_setup(logits_that_overflow, fresh),
+        cmocka_unit_test_setup(inputs_of_heads_that_overflow, fresh),
         cmocka_unit_test_setup(bad_weights_are_refused_by_name, fresh),
     };
     return cmocka_run_group_tests_name("session", tests, open_models, close_models);

@@ -51,8 +51,11 @@ ATOM_API const char *atom_version(void);
 /* ---- process-wide runtime ---------------------------------------------------------------------------------------- */
 
 struct atom_runtime_options {
-    int threads;     /* 0: one per processor this process may use */
-    const char *cpu; /* NULL: the best tier here; "scalar", "avx2" or "avx512" narrows it */
+    int threads; /* 0: one per processor this process may use */
+    /* NULL: the best of "scalar", "avx2" and "avx512" that is here, which all give the same bits; a name: that one. Or
+     * "avx512bf16": linears of bfloat16 weights round their inputs to bfloat16 too, twice as fast and with bits of
+     * their own. */
+    const char *cpu;
 };
 
 /* Chooses the tier and starts the thread pool. Call once, before any other call that computes; `opt` may be NULL.
@@ -60,7 +63,7 @@ struct atom_runtime_options {
 ATOM_API enum atom_status atom_runtime_init(const struct atom_runtime_options *opt, struct atom_error *err);
 ATOM_API void atom_runtime_fini(void);
 ATOM_API int atom_runtime_threads(void);
-ATOM_API const char *atom_runtime_cpu(void); /* "scalar", "avx2" or "avx512" */
+ATOM_API const char *atom_runtime_cpu(void); /* the tier's name */
 
 /* ---- progress ---------------------------------------------------------------------------------------------------- */
 

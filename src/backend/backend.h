@@ -36,6 +36,7 @@ struct atom_linear_part {
     const uint8_t *qweight;
     const void *scales; /* F16, at any address, as outlier_scales */
     int rows_per_scale;
+    bool row_scales; /* scales are [ceil(n / rows_per_scale)] alone: one for all groups of a row */
     const int8_t *outlier_qweight;
     const void *outlier_scales;
     const float *bias; /* [n] in stored row order, or NULL */
@@ -47,7 +48,7 @@ struct atom_kv;     /* pages of all layers */
 
 struct atom_work_shape {
     int max_tok, hidden, qkv_rows, att_width, gate_up_rows;
-    int max_k_padded, max_scales, max_runs; /* over all sites' layouts */
+    int max_row_bytes, max_scales, max_runs; /* over all sites' layouts */
     int head_dim;
 };
 
@@ -99,7 +100,7 @@ struct atom_backend {
     void (*linear)(struct atom_work *w, const struct atom_linear *lin, enum atom_buf dst, bool add);
     void (*store)(struct atom_work *w, struct atom_kv *kv, int layer, const struct atom_batch *batch, int where);
     void (*attend)(struct atom_work *w, const struct atom_kv *kv, int layer, const struct atom_batch *batch);
-    /* logits [n, vocab] of rows of X; head covers a float site of hidden channels */
+    /* logits [n, vocab] of rows of X; site is the head's. Those of a row whose norm is not finite are not either. */
     void (*logits)(struct atom_work *w, const float *norm_weight, float eps, const struct atom_site *site,
                    const struct atom_linear *head, const int *rows, int n, float *out);
 

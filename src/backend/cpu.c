@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU backend: work buffers and the operations that go row by row. */
 #include "backend/cpu.h"
+#include "base/aligned.h"
+#include "base/finite.h"
 #include "base/half.h"
 #include "base/thread.h"
 
@@ -15,17 +17,6 @@ void atom_cpu_use(unsigned cpu) { atom_kernels_init(&atom_kern, cpu & atom_cpu_d
 const char *atom_cpu_name(void) { return atom_kern.name; }
 const struct atom_kernels *atom_cpu_kernels(void) { return &atom_kern; }
 
-void *atom_alloc64(size_t n_bytes)
-{
-    size_t up = (n_bytes + 63) / 64 * 64;
-    if (up < n_bytes)
-        return NULL;
-    void *p = aligned_alloc(64, up ? up : 64);
-    if (p)
-        memset(p, 0, up);
-    return p;
-}
-
 /* ---- work -------------------------------------------------------------------------------------------------------- */
 
 static size_t up16(size_t n) { return (n + 15) / 16 * 16; }
@@ -34,7 +25,7 @@ static size_t up16(size_t n) { return (n + 15) / 16 * 16; }
 static size_t lay_out_scratch(const struct atom_work_shape *sh, struct atom_scratch *s, float *base)
 {
     size_t hd = (size_t)sh->head_dim, hd32 = (hd + 31) / 32 * 32, at = 0;
-    size_t row = (size_t)(sh->max_k_padded > sh->hidden ? sh->max_k_padded : sh->hidden);
+    size_t row = (size_t)(sh->max_row_bytes > sh->hidden ? sh->max_row_bytes : sh->hidden);
     struct {
         float **to;
         size_t n;
@@ -60,14 +51,17 @@ static void work_free(struct atom_work *w)
     if (!w)
         return;
     for (int i = 0; i < ATOM_N_BUFS; i++)
-        free(w->buf[i]);
-    free(w->q);
-    free(w->scales);
-    free(w->x);
-    free(w->sums);
+        atom_free64(w->buf[i]);
+    atom_free64(w->q);
+    atom_free64(w->scales);
+    atom_free64(w->x);
+    atom_free64(w->h);
+    atom_free64(w->sums);
     free(w->bad);
     free(w->scratch);
-    free(w->block);
+    atom_free64(w->block);
+    free(w->partials);
+    atom_free64(w->partial_rows);
     free(w);
 }
 
@@ -89,9 +83,11 @@ static enum atom_status work_create(const struct atom_work_shape *shape, struct 
         total += n_bytes;
         ok &= (w->buf[i] = atom_alloc64(n_bytes)) != NULL;
     }
-    size_t k = (size_t)shape->max_k_padded;
+    size_t k = (size_t)shape->max_row_bytes;
     ok &= (w->q = atom_alloc64(tok * k)) != NULL;
     ok &= (w->x = atom_alloc64(tok * k * sizeof(float))) != NULL;
+    if (atom_kern.linear_bf16)
+        ok &= (w->h = atom_alloc64(tok * k * sizeof *w->h)) != NULL;
     ok &= (w->scales = atom_alloc64(tok * (size_t)shape->max_scales * sizeof(float))) != NULL;
     ok &= (w->sums = atom_alloc64(tok * (size_t)shape->max_runs * sizeof(int32_t))) != NULL;
     ok &= (w->bad = calloc(tok, sizeof *w->bad)) != NULL;
@@ -99,6 +95,10 @@ static enum atom_status work_create(const struct atom_work_shape *shape, struct 
     struct atom_scratch none;
     size_t per_worker = lay_out_scratch(shape, &none, NULL);
     ok &= (w->block = atom_alloc64(per_worker * (size_t)w->n_workers * sizeof(float))) != NULL;
+    w->max_partials = w->n_workers > 1 ? (size_t)w->n_workers * ATOM_PARTIALS_PER_WORKER : 0;
+    size_t wide = (size_t)((shape->head_dim + 31) / 32 * 32);
+    ok &= (w->partials = calloc(w->max_partials + 1, sizeof *w->partials)) != NULL;
+    ok &= (w->partial_rows = atom_alloc64(w->max_partials * wide * sizeof(float))) != NULL;
     if (!ok) {
         work_free(w);
         return atom_fail_nomem(err, total + 6 * tok * k);
@@ -120,34 +120,25 @@ struct row_task {
     const int *rows; /* of X; NULL: all */
 };
 
-static bool all_finite(const float *x, int n)
-{
-    uint32_t worst = 0;
-    for (int i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        bits &= 0x7FFFFFFFu;
-        worst = bits > worst ? bits : worst;
-    }
-    return worst < 0x7F800000u;
-}
-
-/* A row of floats in stored order becomes row t of ACTS. `row` may be the place in w->x itself. */
+/* A row of floats in stored order becomes row t of ACTS. `row` may be the place in w->x itself. What is not finite is
+ * noted and goes on as zeros; without a place to name (where 0) it goes on as it is, or as a scale that spreads it. */
 static void put_row(const struct row_task *task, int t, float *row)
 {
     struct atom_work *w = task->w;
     const struct atom_layout *lay = &task->site->lay;
     bool fine;
     if (task->site->bits == 16)
-        fine = all_finite(row, lay->k);
+        fine = atom_all_finite(row, (size_t)lay->k);
     else
         fine = atom_kern.quantize(
-            row, lay, task->site->bits, task->site->clip, w->q + (size_t)t * (size_t)lay->k_padded,
+            row, lay, task->site->bits, task->site->clip, w->q + (size_t)t * (size_t)lay->row_bytes,
             w->scales + (size_t)t * (size_t)lay->n_scales, w->sums + (size_t)t * (size_t)lay->n_runs);
     if (!fine && task->where && !w->bad[t])
         w->bad[t] = task->where;
     if (!fine && task->where && task->site->bits == 16)
         memset(row, 0, (size_t)lay->k * sizeof *row);
+    if (!fine && !task->where && task->site->bits < 16)
+        w->scales[(size_t)t * (size_t)lay->n_scales] = NAN;
 }
 
 static float *row_place(const struct row_task *task, int t, int worker)
@@ -204,6 +195,7 @@ static void run_rows(struct atom_work *w, struct row_task *task, int n_tok, atom
     w->acts =
         (struct atom_acts){lay, n_tok, floats ? NULL : w->q, floats ? NULL : w->scales, w->sums, floats ? w->x : NULL};
     w->x_ready = floats;
+    w->h_ready = false;
     atom_parallel(n_tok, fn, task);
 }
 
@@ -289,7 +281,7 @@ static void get_acts(struct atom_work *w, float *out)
         for (int r = 0; r < lay->n_runs; r++) {
             const struct atom_run *run = &lay->runs[r];
             float s = w->acts.scales[(size_t)t * (size_t)lay->n_scales + (size_t)run->scale];
-            const int8_t *q = w->acts.q + (size_t)t * (size_t)lay->k_padded + run->offset;
+            const int8_t *q = w->acts.q + (size_t)t * (size_t)lay->row_bytes + run->offset;
             for (int c = 0; c < run->len; c++)
                 row[run->first + c] = (float)q[c] * s;
         }

@@ -9,6 +9,7 @@ enum {
     ATOM_TOK_CHUNK = 96,                    /* tokens a linear's task takes: a multiple of the tile */
     ATOM_SPLIT = 256,                       /* positions attention softmaxes at once; fixed, so that results are */
     ATOM_QUERY_ROWS = ATOM_MAX_QUERY_HEADS, /* query rows of an attention task */
+    ATOM_PARTIALS_PER_WORKER = 2048,        /* results of splits: few tokens over many positions */
 };
 
 extern struct atom_kernels atom_kern;
@@ -36,9 +37,14 @@ struct atom_work {
     float *scales, *x;
     int32_t *sums;
     bool x_ready;                 /* acts.x holds the acts as floats */
+    bool h_ready;                 /* and h as bfloat16 */
+    uint16_t *h;                  /* [max_tok, max_row_bytes]; NULL where no kernel wants it */
     int *bad;                     /* [max_tok] */
     struct atom_scratch *scratch; /* [n_workers] */
     float *block;                 /* all scratch memory */
+    size_t max_partials;          /* results of splits that wait to be merged */
+    struct atom_partial *partials;
+    float *partial_rows; /* [max_partials][head_dim up to 32] */
 };
 
 struct atom_linear {
@@ -58,8 +64,6 @@ struct atom_kv {
 
 static inline bool atom_kind_is_float(enum atom_weight_kind kind) { return kind <= ATOM_W_BF16; }
 
-void *atom_alloc64(size_t n_bytes); /* 64-byte aligned, zeroed; free() */
-
 enum atom_status atom_cpu_linear_create(const struct atom_site *site, const struct atom_linear_part *parts, int n_parts,
                                         struct atom_linear **out, struct atom_error *err);
 void atom_cpu_linear_free(struct atom_linear *lin);
@@ -71,6 +75,10 @@ void atom_cpu_linear_into(struct atom_work *w, const struct atom_linear *lin, fl
 enum atom_status atom_cpu_kv_create(const struct atom_kv_config *cfg, struct atom_kv **out, struct atom_error *err);
 void atom_cpu_kv_free(struct atom_kv *kv);
 size_t atom_cpu_kv_bytes(const struct atom_kv *kv);
+/* In place, of one head vector. */
+void atom_cpu_rotate(float *x, int n, bool undo);
+/* K, then V, of one head in a page. */
+uint8_t *atom_cpu_head_page(const struct atom_kv *kv, int layer, int page, int head);
 void atom_cpu_store(struct atom_work *w, struct atom_kv *kv, int layer, const struct atom_batch *batch, int where);
 void atom_cpu_attend(struct atom_work *w, const struct atom_kv *kv, int layer, const struct atom_batch *batch);
 

@@ -10,7 +10,7 @@ static void read_back_row(void *ctx, int t, int worker)
 {
     struct atom_work *w = ctx;
     const struct atom_layout *lay = w->acts.lay;
-    const int8_t *q = w->acts.q + (size_t)t * (size_t)lay->k_padded;
+    const int8_t *q = w->acts.q + (size_t)t * (size_t)lay->row_bytes;
     const float *scales = w->acts.scales + (size_t)t * (size_t)lay->n_scales;
     float *x = w->x + (size_t)t * (size_t)lay->k;
     (void)worker;
@@ -21,12 +21,20 @@ static void read_back_row(void *ctx, int t, int worker)
     }
 }
 
+static void round_row(void *ctx, int t, int worker)
+{
+    struct atom_work *w = ctx;
+    int k = w->acts.lay->k;
+    (void)worker;
+    atom_kern.to_bf16(w->x + (size_t)t * (size_t)k, k, w->h + (size_t)t * (size_t)w->shape.max_row_bytes);
+}
+
 struct linear_task {
     struct atom_work *w;
     const struct atom_packed *p;
     float *y;
     size_t ld;
-    bool add, integer;
+    bool add, integer, bf16;
     int n_chunks;
 };
 
@@ -34,48 +42,56 @@ static void float_tile(const struct linear_task *task, const struct atom_scratch
 {
     const struct atom_layout *lay = task->p->lay;
     const float *x = task->w->x + (size_t)tok0 * (size_t)lay->k;
-    memset(s->tile, 0, (size_t)n * ATOM_PANEL * sizeof *s->tile);
     for (int r = 0; r < lay->n_runs; r++) {
         const struct atom_run *run = &lay->runs[r];
         atom_kern.load_run(task->p, panel, run, s->run);
-        atom_kern.gemm(x + run->first, lay->k, n, s->run, run->len, s->tile, ATOM_PANEL);
+        atom_kern.gemm(&(struct atom_gemm_job){.a = x + run->first,
+                                               .b = s->run,
+                                               .c = s->tile,
+                                               .lda = lay->k,
+                                               .ldc = ATOM_PANEL,
+                                               .m = n,
+                                               .k = run->len,
+                                               .n_panels = 1,
+                                               .add = r > 0});
     }
 }
 
 /* y = x + bias, or y += x + bias */
 static void put_rows(const float *restrict x, const float *restrict bias, int rows, bool add, float *restrict y)
 {
-    if (rows == ATOM_PANEL && !bias) {
-        if (add)
-            for (int r = 0; r < ATOM_PANEL; r++)
-                y[r] += x[r];
-        else
-            memcpy(y, x, ATOM_PANEL * sizeof *y);
-        return;
-    }
     for (int r = 0; r < rows; r++) {
         float v = bias ? x[r] + bias[r] : x[r];
         y[r] = add ? y[r] + v : v;
     }
 }
 
+/* A kernel writes to y itself where it may: whole panels without bias. */
 static void run_tile(void *ctx, int i, int worker)
 {
     const struct linear_task *task = ctx;
     const struct atom_scratch *s = &task->w->scratch[worker];
     int panel = i / task->n_chunks, tok0 = i % task->n_chunks * ATOM_TOK_CHUNK;
     int n = task->w->n_tok - tok0 < ATOM_TOK_CHUNK ? task->w->n_tok - tok0 : ATOM_TOK_CHUNK;
-    if (task->integer) {
-        struct atom_linear_job job = {task->p, &task->w->acts, panel, tok0, tok0 + n, s->tile};
-        atom_kern.linear_int(&job);
-    } else {
-        float_tile(task, s, panel, tok0, n);
-    }
     int first = panel * ATOM_PANEL, rows = task->p->n - first < ATOM_PANEL ? task->p->n - first : ATOM_PANEL;
+    float *y = task->y + (size_t)tok0 * task->ld + first;
     const float *bias = task->p->bias ? task->p->bias + first : NULL;
+    bool direct = task->integer && rows == ATOM_PANEL && !bias;
+    if (direct) {
+        atom_kern.linear_int(
+            &(struct atom_linear_job){task->p, &task->w->acts, panel, tok0, tok0 + n, y, task->ld, task->add});
+        return;
+    }
+    if (task->integer)
+        atom_kern.linear_int(
+            &(struct atom_linear_job){task->p, &task->w->acts, panel, tok0, tok0 + n, s->tile, ATOM_PANEL, false});
+    else if (task->bf16)
+        atom_kern.linear_bf16(&(struct atom_bf16_job){task->p, task->w->h, (size_t)task->w->shape.max_row_bytes, panel,
+                                                      tok0, tok0 + n, s->tile});
+    else
+        float_tile(task, s, panel, tok0, n);
     for (int t = 0; t < n; t++)
-        put_rows(s->tile + t * ATOM_PANEL, bias, rows, task->add,
-                 task->y + (size_t)(tok0 + t) * task->ld + (size_t)first);
+        put_rows(s->tile + t * ATOM_PANEL, bias, rows, task->add, y + (size_t)t * task->ld);
 }
 
 void atom_cpu_linear_into(struct atom_work *w, const struct atom_linear *lin, float *y, size_t ld, bool add)
@@ -87,7 +103,12 @@ void atom_cpu_linear_into(struct atom_work *w, const struct atom_linear *lin, fl
         atom_parallel(w->n_tok, read_back_row, w);
         w->x_ready = true;
     }
-    struct linear_task task = {w, p, y, ld, add, integer, (w->n_tok + ATOM_TOK_CHUNK - 1) / ATOM_TOK_CHUNK};
+    bool bf16 = !integer && p->kind == ATOM_W_BF16 && atom_kern.linear_bf16 && w->h;
+    if (bf16 && !w->h_ready) {
+        atom_parallel(w->n_tok, round_row, w);
+        w->h_ready = true;
+    }
+    struct linear_task task = {w, p, y, ld, add, integer, bf16, (w->n_tok + ATOM_TOK_CHUNK - 1) / ATOM_TOK_CHUNK};
     atom_parallel(p->n_panels * task.n_chunks, run_tile, &task);
 }
 

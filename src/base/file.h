@@ -18,6 +18,9 @@ struct atom_map {
 enum atom_status atom_map_open(const char *path, struct atom_map *out, struct atom_error *err);
 void atom_map_close(struct atom_map *map);
 bool atom_map_is_whole(const struct atom_map *map);
+/* What was read so far no longer counts as this process's memory; read again, it comes from the file again. May be
+ * called while others read. */
+void atom_map_release(const struct atom_map *map);
 
 /* *data is malloc'd with a NUL after the last byte. Files over max_bytes are refused. */
 enum atom_status atom_file_read(const char *path, size_t max_bytes, char **data, size_t *n_bytes,

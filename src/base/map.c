@@ -204,6 +204,12 @@ void atom_map_close(struct atom_map *map)
     *map = (struct atom_map){.slot = -1};
 }
 
+void atom_map_release(const struct atom_map *map)
+{
+    if (map->data)
+        madvise((void *)(uintptr_t)map->data, map->n_bytes, MADV_DONTNEED);
+}
+
 bool atom_map_is_whole(const struct atom_map *map)
 {
     if (!map->data)

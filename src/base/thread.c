@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pool. A job is one counter of items still to be taken: whoever lowers it to a value above zero owns that item,
- * and the job cannot end before its owner is done, so that a worker which comes late finds nothing and touches
- * nothing. Nobody waits for workers that sleep. */
+/* The pool. A job is one counter of items still to be taken: whoever lowers it owns what it took off, and the job
+ * cannot end before that owner is done, so that a worker which comes late finds nothing and touches nothing. Nobody
+ * waits for workers that sleep. */
 #include "base/thread.h"
 
 #include <assert.h>
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { MAX_THREADS = 1024, SPIN_NS = 40000, SPINS_PER_LOOK = 32 };
+enum { MAX_THREADS = 1024, SPIN_NS = 40000, SPINS_PER_LOOK = 32, SHARES = 4 };
 
 static struct {
     pthread_t *threads; /* size - 1 of them */
@@ -21,7 +21,7 @@ static struct {
     atom_task_fn *fn;
     void *ctx;
     int n;
-    atomic_int left;    /* items nobody has taken; below zero when several found none */
+    atomic_int left;    /* items nobody has taken */
     atomic_int pending; /* items not done */
 
     atomic_int sleepers;
@@ -83,13 +83,27 @@ static void wake_caller(void)
     pthread_mutex_unlock(&pool.lock);
 }
 
+/* Takes some of the items that are left, a share that shrinks towards the end: neighbours stay together, and the last
+ * to finish is not late by much. Returns how many are left with these, 0: none; *n is how many these are. */
+static int take_some(int *n)
+{
+    int left = atomic_load(&pool.left), share = SHARES * atomic_load(&pool.size);
+    do {
+        if (left <= 0)
+            return 0;
+        *n = left > share ? left / share : 1;
+    } while (!atomic_compare_exchange_weak(&pool.left, &left, left - *n));
+    return left;
+}
+
 static void take_items(int worker)
 {
-    int left;
+    int left, n;
     inside_task = true;
-    while (atomic_load(&pool.left) > 0 && (left = atomic_fetch_sub(&pool.left, 1)) > 0) {
-        pool.fn(pool.ctx, pool.n - left, worker);
-        if (atomic_fetch_sub(&pool.pending, 1) == 1)
+    while ((left = take_some(&n)) > 0) {
+        for (int i = 0; i < n; i++)
+            pool.fn(pool.ctx, pool.n - left + i, worker);
+        if (atomic_fetch_sub(&pool.pending, n) == n)
             wake_caller();
     }
     inside_task = false;

@@ -9,10 +9,15 @@ static enum atom_status tier_mask(const char *cpu, unsigned *mask, struct atom_e
     static const struct {
         const char *name;
         unsigned mask;
-    } tiers[] = {{"scalar", 0}, {"avx2", ATOM_CPU_AVX2}, {"avx512", ATOM_CPU_AVX2 | ATOM_CPU_AVX512}};
+    } tiers[] = {{"scalar", 0},
+                 {"avx2", ATOM_CPU_AVX2},
+                 {"avx512", ATOM_CPU_AVX2 | ATOM_CPU_AVX512},
+                 {"avx512bf16", ATOM_CPU_AVX2 | ATOM_CPU_AVX512 | ATOM_CPU_BF16}};
     *mask = atom_cpu_detect();
-    if (!cpu)
+    if (!cpu) {
+        *mask &= ~(unsigned)ATOM_CPU_BF16;
         return ATOM_OK;
+    }
     for (size_t i = 0; i < sizeof tiers / sizeof tiers[0]; i++)
         if (strcmp(cpu, tiers[i].name) == 0) {
             if (tiers[i].mask & ~*mask)
@@ -20,7 +25,7 @@ static enum atom_status tier_mask(const char *cpu, unsigned *mask, struct atom_e
             *mask = tiers[i].mask;
             return ATOM_OK;
         }
-    return atom_fail(err, ATOM_ERR_INVALID, "unknown tier '%s': expected scalar, avx2 or avx512", cpu);
+    return atom_fail(err, ATOM_ERR_INVALID, "unknown tier '%s': expected scalar, avx2, avx512 or avx512bf16", cpu);
 }
 
 enum atom_status atom_runtime_init(const struct atom_runtime_options *opt, struct atom_error *err)

@@ -2,10 +2,10 @@
 /* Sequences over one paged KV cache. */
 #include "engine/session.h"
 
+#include "base/finite.h"
 #include "model/model.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -238,9 +238,7 @@ enum atom_status atom_session_logits(struct atom_session *s, const int *rows, in
                              s->last_tok);
     m->backend->logits(s->work, m->final_norm, m->cfg.rms_eps, &m->head_site, m->head, rows, n, logits);
     for (int i = 0; i < n; i++)
-        for (int j = 0; j < m->cfg.vocab; j++)
-            if (!isfinite(logits[(size_t)i * (size_t)m->cfg.vocab + (size_t)j]))
-                return atom_fail(err, ATOM_ERR_NUMERIC, "the logits of row %d hold a number that is not finite",
-                                 rows[i]);
+        if (!atom_all_finite(logits + (size_t)i * (size_t)m->cfg.vocab, (size_t)m->cfg.vocab))
+            return atom_fail(err, ATOM_ERR_NUMERIC, "the logits of row %d hold a number that is not finite", rows[i]);
     return ATOM_OK;
 }

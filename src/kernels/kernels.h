@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU kernels: one struct of function pointers, filled by tier.
  *
- * Every tier gives the same bits as the scalar one for every input (docs/design.md, section 3): integers are exact;
- * float sums either run down one chain of fma per element, or in 16 interleaved lanes folded 8-4-2-1. No kernel
- * allocates, and all may run at once on different outputs. */
+ * Every tier but avx512bf16 gives the same bits as the scalar one for every input (docs/design.md, section 3): integers
+ * are exact; float sums either run down one chain of fma per element, or in 16 interleaved lanes folded 8-4-2-1. No
+ * kernel allocates, and all may run at once on different outputs. */
 #ifndef ATOM_KERNELS_KERNELS_H
 #define ATOM_KERNELS_KERNELS_H
 
@@ -14,6 +14,7 @@ enum {
     ATOM_PAGE = 16,      /* positions of a KV page */
     ATOM_CPU_AVX2 = 1,   /* AVX2, FMA and F16C */
     ATOM_CPU_AVX512 = 2, /* AVX-512 F, BW, VL, DQ and VNNI */
+    ATOM_CPU_BF16 = 4,   /* and BF16: for whoever asks */
 };
 
 /* ---- packed weights -------------------------------------------------------------------------------------------- */
@@ -44,7 +45,7 @@ struct atom_packed {
 struct atom_acts {
     const struct atom_layout *lay;
     int n_tok;
-    int8_t *q;     /* [n_tok, k_padded], zeros in the padding */
+    int8_t *q;     /* [n_tok, k_padded], row_bytes apart, zeros in the padding */
     float *scales; /* [n_tok, n_scales] */
     int32_t *sums; /* [n_tok, n_runs]: sum of q over the run */
     float *x;      /* [n_tok, k] */
@@ -77,7 +78,9 @@ struct atom_linear_job {
     const struct atom_acts *a;
     int panel;      /* this panel of 32 rows */
     int tok0, tok1; /* of these tokens */
-    float *y;       /* [n_tok, 32]: row t - tok0; plain result, no bias */
+    float *y;       /* row t - tok0, ld apart: its 32 results, or y + results when add; the bias is no part of it */
+    size_t ld;
+    bool add;
 };
 
 typedef float atom_sum_squares_fn(const float *x, int n);
@@ -90,6 +93,8 @@ typedef bool atom_quantize_fn(const float *x, const struct atom_layout *lay, int
 typedef void atom_silu_mul_fn(const float *gate, const float *up, int n, float *out);
 /* Rotates pairs (x[i], x[i+half]) by cos[i], sin[i]. */
 typedef void atom_rope_fn(float *x, const float *cos, const float *sin, int half);
+/* Orthonormal Hadamard transform, its own inverse; n = 2^m, at least 16. Equals atom_hadamard. */
+typedef void atom_hadamard_fn(float *x, int n);
 /* One head vector: q as bytes [n], F16 scale and zero point. False when a number is not finite. */
 typedef bool atom_kv_quantize_fn(const float *x, int n, int bits, float clip, uint8_t *q, uint16_t *scale,
                                  uint8_t *zero);
@@ -112,12 +117,32 @@ struct atom_partial {
 typedef void atom_merge_fn(struct atom_partial *sum, const struct atom_partial *part, int n);
 /* log(sum(exp(x))) */
 typedef float atom_logsumexp_fn(const float *x, int n);
-/* c[m, 32] (rows ldc apart) += a[m, k] (rows lda apart) * b[k, 32], one fma chain down k per element. */
-typedef void atom_gemm_fn(const float *a, int lda, int m, const float *b, int k, float *c, int ldc);
+/* c[m, 32 * n_panels] (rows ldc apart) = a[m, k] (rows lda apart) * b, or c += that when add; panel i of b is [k, 32]
+ * at b + i * b_stride. One fma chain down k per element, from 0 or from c. */
+struct atom_gemm_job {
+    const float *a, *b;
+    float *c;
+    int lda, ldc, m, k, n_panels;
+    size_t b_stride;
+    bool add;
+};
+typedef void atom_gemm_fn(const struct atom_gemm_job *job);
 /* One run of a panel as floats, out[(channel - first)*32 + row]. */
 typedef void atom_load_run_fn(const struct atom_packed *w, int panel, const struct atom_run *run, float *out);
 /* Integer acts times integer weights. */
 typedef void atom_linear_int_fn(const struct atom_linear_job *job);
+
+/* x[n] rounded to bfloat16; one zero more when n is odd. */
+typedef void atom_to_bf16_fn(const float *x, int n, uint16_t *out);
+/* Panels of BF16 weights times activations in bfloat16, as the processor's instruction sums them: bits of its own. */
+struct atom_bf16_job {
+    const struct atom_packed *w;
+    const uint16_t *h; /* [n_tok, k up to even], stride apart */
+    size_t stride;
+    int panel, tok0, tok1;
+    float *y; /* [tok1 - tok0, 32] */
+};
+typedef void atom_linear_bf16_fn(const struct atom_bf16_job *job);
 
 struct atom_kernels {
     const char *name;
@@ -126,6 +151,7 @@ struct atom_kernels {
     atom_quantize_fn *quantize;
     atom_silu_mul_fn *silu_mul;
     atom_rope_fn *rope;
+    atom_hadamard_fn *hadamard;
     atom_kv_quantize_fn *kv_quantize;
     atom_kv_keys_fn *kv_keys;
     atom_kv_values_fn *kv_values;
@@ -135,11 +161,14 @@ struct atom_kernels {
     atom_gemm_fn *gemm;
     atom_load_run_fn *load_run;
     atom_linear_int_fn *linear_int;
+    atom_to_bf16_fn *to_bf16; /* NULL, as the next, but in the tier that is named for them */
+    atom_linear_bf16_fn *linear_bf16;
 };
 
 void atom_kernels_scalar(struct atom_kernels *k);
 void atom_kernels_avx2(struct atom_kernels *k);
 void atom_kernels_avx512(struct atom_kernels *k);
+void atom_kernels_avx512bf16(struct atom_kernels *k); /* over the ones of avx512 */
 
 unsigned atom_cpu_detect(void); /* ATOM_CPU_* of this machine */
 /* The strongest tier within `cpu`. */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { LINE = 64 };
+
 static int add_runs(struct atom_layout *lay, int first, int end, int scale)
 {
     while (first < end) {
@@ -28,6 +30,7 @@ static void cut(struct atom_layout *lay)
     lay->first_outlier_run = lay->n_runs;
     add_runs(lay, normal, lay->k, lay->n_groups);
     lay->n_scales = lay->n_groups + (lay->outliers > 0);
+    lay->row_bytes = ((lay->k_padded + LINE - 1) / LINE | 1) * LINE;
 }
 
 enum atom_status atom_layout_init(struct atom_layout *lay, int k, int group, int outliers, struct atom_error *err)

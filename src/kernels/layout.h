@@ -25,6 +25,8 @@ struct atom_layout {
     int n_runs;   /* outlier runs come last */
     int first_outlier_run;
     int k_padded;
+    int row_bytes; /* from one token's integers to the next one's: an odd number of cache lines, so that a tile's rows
+                    * do not meet in one set of the cache */
     struct atom_run *runs;
 };
 

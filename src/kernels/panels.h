@@ -5,38 +5,63 @@
 
 #include <string.h>
 
-/* c[m, 32] += a[m, k] * b[k, 32] for a constant m <= VEC_TILE. */
-VEC_FN void gemm_tile(const float *a, int lda, const int m, const float *b, int k, float *c, int ldc)
+/* m rows times `panels` panels, both constant, m * panels <= VEC_TILE, from panel `first` on. */
+VEC_FN void gemm_tile(const struct atom_gemm_job *j, int row, int first, const int m, const int panels)
 {
+    const float *a = j->a + (size_t)row * (size_t)j->lda, *b = j->b + (size_t)first * j->b_stride;
+    float *c = j->c + (size_t)row * (size_t)j->ldc + (size_t)first * ATOM_PANEL;
     vec acc[VEC_TILE][2];
-    for (int t = 0; t < m; t++) {
-        acc[t][0] = v_load(c + (size_t)t * (size_t)ldc);
-        acc[t][1] = v_load(c + (size_t)t * (size_t)ldc + 16);
-    }
-    for (int i = 0; i < k; i++) {
-        vec b0 = v_load(b + (size_t)i * 32), b1 = v_load(b + (size_t)i * 32 + 16);
 #pragma GCC unroll 16
-        for (int t = 0; t < m; t++) {
-            vec x = v_set(a[(size_t)t * (size_t)lda + (size_t)i]);
-            acc[t][0] = v_fma(x, b0, acc[t][0]);
-            acc[t][1] = v_fma(x, b1, acc[t][1]);
-        }
+    for (int t = 0; t < m * panels; t++) {
+        const float *at = c + (size_t)(t / panels) * (size_t)j->ldc + t % panels * ATOM_PANEL;
+        acc[t][0] = j->add ? v_load(at) : v_set(0.0f);
+        acc[t][1] = j->add ? v_load(at + 16) : v_set(0.0f);
     }
-    for (int t = 0; t < m; t++) {
-        v_store(c + (size_t)t * (size_t)ldc, acc[t][0]);
-        v_store(c + (size_t)t * (size_t)ldc + 16, acc[t][1]);
+    for (int i = 0; i < j->k; i++)
+#pragma GCC unroll 16
+        for (int p = 0; p < panels; p++) {
+            const float *from = b + (size_t)p * j->b_stride + (size_t)i * ATOM_PANEL;
+            vec b0 = v_load(from), b1 = v_load(from + 16);
+#pragma GCC unroll 16
+            for (int t = 0; t < m; t++) {
+                vec x = v_set(a[(size_t)t * (size_t)j->lda + (size_t)i]);
+                acc[t * panels + p][0] = v_fma(x, b0, acc[t * panels + p][0]);
+                acc[t * panels + p][1] = v_fma(x, b1, acc[t * panels + p][1]);
+            }
+        }
+#pragma GCC unroll 16
+    for (int t = 0; t < m * panels; t++) {
+        float *at = c + (size_t)(t / panels) * (size_t)j->ldc + t % panels * ATOM_PANEL;
+        v_store(at, acc[t][0]);
+        v_store(at + 16, acc[t][1]);
     }
 }
 
-static void gemm(const float *a, int lda, int m, const float *b, int k, float *c, int ldc)
+/* One row alone takes several panels at once, so that its chains hide the latency of an fma. */
+static void gemm_one_row(const struct atom_gemm_job *j, int row)
+{
+    enum { WIDE = VEC_TILE >= 4 ? 4 : 2 };
+    int p = 0;
+    for (; p + WIDE <= j->n_panels; p += WIDE)
+        gemm_tile(j, row, p, 1, WIDE);
+    for (; p < j->n_panels; p++)
+        gemm_tile(j, row, p, 1, 1);
+}
+
+static void gemm(const struct atom_gemm_job *j)
 {
     int t = 0;
-    for (; t + VEC_TILE <= m; t += VEC_TILE)
-        gemm_tile(a + (size_t)t * (size_t)lda, lda, VEC_TILE, b, k, c + (size_t)t * (size_t)ldc, ldc);
-    for (; VEC_TILE > 4 && t + 4 <= m; t += 4)
-        gemm_tile(a + (size_t)t * (size_t)lda, lda, VEC_TILE > 4 ? 4 : 1, b, k, c + (size_t)t * (size_t)ldc, ldc);
-    for (; t < m; t++)
-        gemm_tile(a + (size_t)t * (size_t)lda, lda, 1, b, k, c + (size_t)t * (size_t)ldc, ldc);
+    for (; t + VEC_TILE <= j->m; t += VEC_TILE)
+        for (int p = 0; p < j->n_panels; p++)
+            gemm_tile(j, t, p, VEC_TILE, 1);
+    for (; VEC_TILE > 8 && t + 8 <= j->m; t += 8)
+        for (int p = 0; p < j->n_panels; p++)
+            gemm_tile(j, t, p, VEC_TILE > 8 ? 8 : 1, 1);
+    for (; VEC_TILE > 4 && t + 4 <= j->m; t += 4)
+        for (int p = 0; p < j->n_panels; p++)
+            gemm_tile(j, t, p, VEC_TILE > 4 ? 4 : 1, 1);
+    for (; t < j->m; t++)
+        gemm_one_row(j, t);
 }
 
 static void load_float_run(const struct atom_packed *w, const uint8_t *panel, const struct atom_run *run, float *out)

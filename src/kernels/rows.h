@@ -140,6 +140,36 @@ static void rope(float *x, const float *cos, const float *sin, int half)
     }
 }
 
+static const float upper_minus[4][16] = {{1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1},
+                                         {1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1},
+                                         {1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1},
+                                         {1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1}};
+
+/* Butterflies of spans 1 to 8 inside a register: lanes a, b of a pair become a + b, a - b. */
+VEC_FN vec butterflies_inside(vec a)
+{
+    a = v_fma(a, v_load(upper_minus[0]), v_swap(a, 1));
+    a = v_fma(a, v_load(upper_minus[1]), v_swap(a, 2));
+    a = v_fma(a, v_load(upper_minus[2]), v_swap(a, 4));
+    return v_fma(a, v_load(upper_minus[3]), v_swap(a, 8));
+}
+
+static void hadamard(float *x, int n)
+{
+    vec by = v_set(1.0f / sqrtf((float)n));
+    for (int i = 0; i < n; i += 16)
+        v_store(x + i, butterflies_inside(v_load(x + i)));
+    for (int h = 16; h < n; h *= 2)
+        for (int i = 0; i < n; i += 2 * h)
+            for (int j = i; j < i + h; j += 16) {
+                vec a = v_load(x + j), b = v_load(x + j + h);
+                v_store(x + j, v_add(a, b));
+                v_store(x + j + h, v_sub(a, b));
+            }
+    for (int i = 0; i < n; i += 16)
+        v_store(x + i, v_mul(v_load(x + i), by));
+}
+
 static bool kv_quantize(const float *x, int n, int bits, float clip, uint8_t *q, uint16_t *scale, uint8_t *zero)
 {
     vec lo = v_set(0.0f), hi = v_set(0.0f);
@@ -237,7 +267,7 @@ static void kv_keys(const struct atom_kv_shape *kv, const uint8_t *page, const s
 }
 
 /* Sixteen stored values from `at` on as floats; NIBBLE: of the low or the high half. */
-VEC_FN vec stored_values(enum atom_kv_kind kind, const void *at, bool high, vec s, vec minus_sz)
+VEC_FN vec stored_values(const enum atom_kv_kind kind, const void *at, const bool high, vec s, vec minus_sz)
 {
     if (kind == ATOM_KV_F32)
         return v_load(at);
@@ -249,48 +279,77 @@ VEC_FN vec stored_values(enum atom_kv_kind kind, const void *at, bool high, vec 
     return v_fma(v_int(q), s, minus_sz);
 }
 
-/* Values of position p from stored element d on; past the row's end they are of no meaning. */
-VEC_FN vec value_at(const struct atom_kv_shape *kv, const uint8_t *page, int p, int d, bool high, vec s, vec minus_sz)
+static size_t value_bytes(enum atom_kv_kind kind) { return kind == ATOM_KV_F32 ? 4 : kind == ATOM_KV_F16 ? 2 : 1; }
+
+struct values_out {
+    float *at; /* of this position */
+    size_t panel_stride;
+};
+
+VEC_FN float *value_place(const struct values_out *o, int channel)
 {
-    int row = kv->kind == ATOM_KV_NIBBLE ? kv->head_dim / 2 : kv->head_dim, left = row - d;
-    size_t size = kv->kind == ATOM_KV_F32 ? 4 : kv->kind == ATOM_KV_F16 ? 2 : 1;
-    const uint8_t *at = page + ((size_t)p * (size_t)row + (size_t)d) * size;
-    if (left >= 16)
-        return stored_values(kv->kind, at, high, s, minus_sz);
-    uint8_t tail[64] = {0};
-    memcpy(tail, at, (size_t)left * size);
-    return stored_values(kv->kind, tail, high, s, minus_sz);
+    return o->at + (size_t)(channel / 32) * o->panel_stride + channel % 32;
+}
+
+/* One position whose rows are whole vectors: kind constant. */
+VEC_FN void whole_row(const enum atom_kv_kind kind, const uint8_t *from, int row, vec s, vec minus_sz,
+                      const struct values_out *o)
+{
+    for (int d = 0; d < row; d += 16, from += 16 * (kind == ATOM_KV_F32 ? 4 : kind == ATOM_KV_F16 ? 2 : 1)) {
+        v_store(value_place(o, d), stored_values(kind, from, false, s, minus_sz));
+        if (kind == ATOM_KV_NIBBLE)
+            v_store(value_place(o, d + row), stored_values(kind, from, true, s, minus_sz));
+    }
+}
+
+/* Any head size: elements one after the other, through a line of sixteen. */
+static void ragged_row(enum atom_kv_kind kind, const uint8_t *from, int row, vec s, vec minus_sz,
+                       const struct values_out *o)
+{
+    size_t size = value_bytes(kind);
+    for (int high = 0; high <= (kind == ATOM_KV_NIBBLE); high++)
+        FOR_VEC(d, m, row)
+        {
+            uint8_t some[64] = {0};
+            float line[16];
+            memcpy(some, from + (size_t)d * size, (size_t)m * size);
+            v_store(line, stored_values(kind, some, high, s, minus_sz));
+            for (int l = 0; l < m; l++)
+                *value_place(o, high * row + d + l) = line[l];
+        }
+}
+
+static void value_row(enum atom_kv_kind kind, const uint8_t *from, int row, vec s, vec minus_sz,
+                      const struct values_out *o)
+{
+    if (row % 16)
+        ragged_row(kind, from, row, s, minus_sz, o);
+    else if (kind == ATOM_KV_NIBBLE)
+        whole_row(ATOM_KV_NIBBLE, from, row, s, minus_sz, o);
+    else if (kind == ATOM_KV_BYTE)
+        whole_row(ATOM_KV_BYTE, from, row, s, minus_sz, o);
+    else if (kind == ATOM_KV_F16)
+        whole_row(ATOM_KV_F16, from, row, s, minus_sz, o);
+    else
+        whole_row(ATOM_KV_F32, from, row, s, minus_sz, o);
 }
 
 static void kv_values(const struct atom_kv_shape *kv, const uint8_t *page, int n_pos, size_t panel_stride, float *out)
 {
     int hd = kv->head_dim, row = kv->kind == ATOM_KV_NIBBLE ? hd / 2 : hd, wide = (hd + 31) / 32 * 32;
-    float s[16] = {0}, sz[16] = {0}, line[16];
+    size_t row_bytes = (size_t)row * value_bytes(kv->kind);
+    float s[16] = {0}, sz[16] = {0};
     if (kv->kind == ATOM_KV_BYTE || kv->kind == ATOM_KV_NIBBLE) {
         struct kv_scales ks = page_scales(kv, page);
         v_store(s, ks.s);
         v_store(sz, ks.minus_sz);
     }
     for (int p = 0; p < 16; p++) {
-        float *to = out + p * ATOM_PANEL;
+        const struct values_out o = {out + p * ATOM_PANEL, panel_stride};
         for (int d = p < n_pos ? hd : 0; d < wide; d++)
-            to[(size_t)(d / 32) * panel_stride + (size_t)(d % 32)] = 0.0f;
-        if (p >= n_pos)
-            continue;
-        vec vs = v_set(s[p]), vsz = v_set(sz[p]);
-        for (int first = 0; first < hd; first += row)
-            FOR_VEC(d, m, row)
-            {
-                vec v = value_at(kv, page, p, d, first > 0, vs, vsz);
-                int c = first + d;
-                if (m == 16 && c % 16 == 0) {
-                    v_store(to + (size_t)(c / 32) * panel_stride + c % 32, v);
-                    continue;
-                }
-                v_store(line, v);
-                for (int l = 0; l < m; l++, c++)
-                    to[(size_t)(c / 32) * panel_stride + (size_t)(c % 32)] = line[l];
-            }
+            *value_place(&o, d) = 0.0f;
+        if (p < n_pos)
+            value_row(kv->kind, page + (size_t)p * row_bytes, row, v_set(s[p]), v_set(sz[p]), &o);
     }
 }
 
@@ -380,6 +439,7 @@ static void fill_rows(struct atom_kernels *k)
     k->quantize = quantize;
     k->silu_mul = silu_mul;
     k->rope = rope;
+    k->hadamard = hadamard;
     k->kv_quantize = kv_quantize;
     k->kv_keys = kv_keys;
     k->kv_values = kv_values;

@@ -252,6 +252,8 @@ static enum atom_status make_linear(const struct loader *ld, enum atom_linear_id
         }
     if (!st)
         st = ld->b->linear_create(&ld->layer->sites[site], parts, n, &ld->layer->linears[id], err);
+    /* Here, so that no more than one linear is ever in memory twice. */
+    atom_tensors_release(ld->src->tensors);
     for (int i = 0; i < n; i++)
         free(bias[i]);
     return st;

@@ -6,16 +6,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Layouts of every scheme fit in this: groups cut no finer than one channel would. */
+enum { HEAD_GROUP = 128 };
+
+static bool integer_head(const struct atom_config *cfg) { return cfg->quantized && cfg->scheme.lm_head_bits == 8; }
+
+static enum atom_status head_layout(const struct atom_config *cfg, struct atom_layout *out, struct atom_error *err)
+{
+    return atom_layout_init(out, cfg->hidden, integer_head(cfg) ? HEAD_GROUP : 0, 0, err);
+}
+
+/* Over the layouts of all sites and of the head. */
 static enum atom_status widest(const struct atom_config *cfg, struct atom_work_shape *shape, struct atom_error *err)
 {
-    for (int i = 0; i < ATOM_N_SITES; i++) {
+    for (int i = 0; i <= ATOM_N_SITES; i++) {
         struct atom_layout lay;
         enum atom_status st =
-            atom_scheme_layout(&cfg->scheme, atom_site_channels(cfg, (enum atom_site_id)i), &lay, err);
+            i < ATOM_N_SITES
+                ? atom_scheme_layout(&cfg->scheme, atom_site_channels(cfg, (enum atom_site_id)i), &lay, err)
+                : head_layout(cfg, &lay, err);
         if (st)
             return st;
-        shape->max_k_padded = lay.k_padded > shape->max_k_padded ? lay.k_padded : shape->max_k_padded;
+        shape->max_row_bytes = lay.row_bytes > shape->max_row_bytes ? lay.row_bytes : shape->max_row_bytes;
         shape->max_scales = lay.n_scales > shape->max_scales ? lay.n_scales : shape->max_scales;
         shape->max_runs = lay.n_runs > shape->max_runs ? lay.n_runs : shape->max_runs;
         atom_layout_fini(&lay);
@@ -85,17 +96,18 @@ static enum atom_status load_head(struct atom_model *m, struct atom_error *err)
     struct atom_linear_part part = {.name = "lm_head", .n = cfg->vocab};
     const struct atom_tensor *t;
     enum atom_status st;
-    m->head_site = (struct atom_site){.bits = 16, .clip = 1.0f, .gathers = true};
-    st = atom_layout_init(&m->head_site.lay, cfg->hidden, 0, 0, err);
+    m->head_site = (struct atom_site){.bits = integer_head(cfg) ? 8 : 16, .clip = 1.0f, .gathers = true};
+    st = head_layout(cfg, &m->head_site.lay, err);
     if (st)
         return st;
-    if (cfg->quantized && cfg->scheme.lm_head_bits == 8) {
+    if (integer_head(cfg)) {
         st = atom_tensors_need(m->tensors, "lm_head.qweight", 1u << ATOM_I8, cfg->vocab, cfg->hidden, &t, err);
         if (st)
             return st;
         part.kind = ATOM_W_BYTE;
         part.qweight = t->data;
         part.rows_per_scale = 1;
+        part.row_scales = true;
         st = atom_tensors_need(m->tensors, "lm_head.scales", 1u << ATOM_F16, cfg->vocab, -1, &t, err);
         st = st ? st : atom_tensor_finite(t, err);
         part.scales = st ? NULL : t->data;
@@ -106,7 +118,9 @@ static enum atom_status load_head(struct atom_model *m, struct atom_error *err)
         part.kind = st ? ATOM_W_F32 : atom_float_kind(t->dtype);
         part.weight = st ? NULL : t->data;
     }
-    return st ? st : m->backend->linear_create(&m->head_site, &part, 1, &m->head, err);
+    st = st ? st : m->backend->linear_create(&m->head_site, &part, 1, &m->head, err);
+    atom_tensors_release(m->tensors);
+    return st;
 }
 
 static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
@@ -118,6 +132,7 @@ static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
     st = st ? st : atom_tensor_finite(m->embedding, err);
     if (st)
         return st;
+    atom_tensors_release(m->tensors); /* of the embedding, only rows that are used come back */
     m->embedding_kind = atom_float_kind(m->embedding->dtype);
     st = atom_tensors_need(m->tensors, "model.norm.weight", ATOM_FLOATS, cfg->hidden, -1, &t, err);
     st = st ? st : atom_tensor_finite(t, err);

@@ -310,6 +310,12 @@ enum atom_status atom_tensors_check(const struct atom_tensors *t, struct atom_er
     return ATOM_OK;
 }
 
+void atom_tensors_release(const struct atom_tensors *t)
+{
+    for (size_t i = 0; i < t->n_shards; i++)
+        atom_map_release(&t->shards[i].map);
+}
+
 void atom_tensor_floats(const struct atom_tensor *t, size_t first, size_t n, float *out)
 {
     const uint8_t *p = (const uint8_t *)t->data + first * atom_dtype_bytes(t->dtype);

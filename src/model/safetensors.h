@@ -45,6 +45,10 @@ enum atom_status atom_tensors_need(const struct atom_tensors *t, const char *nam
 /* ATOM_ERR_IO naming the file if one was cut short since it was mapped: call after reading tensor data. */
 enum atom_status atom_tensors_check(const struct atom_tensors *t, struct atom_error *err);
 
+/* Once data has been copied to where it is used: the pages that were read are given back, and tensors stay readable.
+ * What atom_tensors_wrap views is left alone. */
+void atom_tensors_release(const struct atom_tensors *t);
+
 /* Elements [first, first+n) of an F32, F16 or BF16 tensor, as float32. */
 void atom_tensor_floats(const struct atom_tensor *t, size_t first, size_t n, float *out);
 

@@ -104,6 +104,11 @@ static enum atom_status check_options(struct run *r, struct atom_error *err)
     const struct atom_quantize_options *o = r->opt;
     if (!atom_cpu_name())
         return atom_fail(err, ATOM_ERR_INVALID, "atom_runtime_init has not been called");
+    if (atom_cpu_kernels()->linear_bf16)
+        return atom_fail(
+            err, ATOM_ERR_INVALID,
+            "the %s tier would make another checkpoint on another machine; quantize with one of the others",
+            atom_cpu_name());
     if (!o->model || !o->out || (!o->calib == !o->calib_ids))
         return atom_fail(err, ATOM_ERR_INVALID, "quantize needs a model, an output and one calibration file");
     if (o->samples < 1 || o->samples > 1 << 20 || o->window < 2 || o->window > 1 << 20)

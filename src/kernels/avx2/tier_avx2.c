@@ -17,6 +17,8 @@ struct tile {
     const float *a_scales;
     const int32_t *sums;
     float *y;
+    size_t ld;
+    bool add;
 };
 
 VEC_FN __m256i four_of(const int8_t *q)
@@ -64,7 +66,7 @@ VEC_FN void byte_run(const struct tile *x, const int m, size_t at, const int8_t 
 VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const int m)
 {
     const struct atom_layout *lay = w->lay;
-    size_t stride = (size_t)lay->k_padded, n_scales = (size_t)lay->n_scales, n_runs = (size_t)lay->n_runs;
+    size_t stride = (size_t)lay->row_bytes, n_scales = (size_t)lay->n_scales, n_runs = (size_t)lay->n_runs;
     __m256 y[INT_TILE];
     for (int t = 0; t < m; t++)
         y[t] = _mm256_setzero_ps();
@@ -84,8 +86,10 @@ VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const in
             y[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t]), _mm256_mul_ps(s_a, s_w), y[t]);
         }
     }
-    for (int t = 0; t < m; t++)
-        _mm256_storeu_ps(x->y + t * ATOM_PANEL, y[t]);
+    for (int t = 0; t < m; t++) {
+        float *to = x->y + (size_t)t * x->ld;
+        _mm256_storeu_ps(to, x->add ? _mm256_add_ps(_mm256_loadu_ps(to), y[t]) : y[t]);
+    }
 }
 
 static void rows_of_eight(const struct atom_linear_job *job, struct tile *x, int row)
@@ -94,10 +98,10 @@ static void rows_of_eight(const struct atom_linear_job *job, struct tile *x, int
     const struct atom_layout *lay = w->lay;
     for (int t = job->tok0, m; t < job->tok1; t += m) {
         m = job->tok1 - t >= INT_TILE ? INT_TILE : 1;
-        x->q = job->a->q + (size_t)t * (size_t)lay->k_padded;
+        x->q = job->a->q + (size_t)t * (size_t)lay->row_bytes;
         x->a_scales = job->a->scales + (size_t)t * (size_t)lay->n_scales;
         x->sums = job->a->sums + (size_t)t * (size_t)lay->n_runs;
-        x->y = job->y + (size_t)(t - job->tok0) * ATOM_PANEL + row;
+        x->y = job->y + (size_t)(t - job->tok0) * job->ld + row;
         if (m == INT_TILE)
             int_tile(w, x, INT_TILE);
         else
@@ -110,7 +114,9 @@ static void linear_int(const struct atom_linear_job *job)
     const struct atom_packed *w = job->w;
     for (int row = 0; row < ATOM_PANEL; row += 8) {
         struct tile x = {.w = w->data + (size_t)job->panel * w->panel_bytes + row * 4,
-                         .scales = w->scales + (size_t)job->panel * (size_t)w->lay->n_scales * ATOM_PANEL + row};
+                         .scales = w->scales + (size_t)job->panel * (size_t)w->lay->n_scales * ATOM_PANEL + row,
+                         .ld = job->ld,
+                         .add = job->add};
         rows_of_eight(job, &x, row);
     }
 }

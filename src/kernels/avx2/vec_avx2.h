@@ -63,6 +63,12 @@ VEC_FN vec v_keep_ge(vec x, vec y, vec r)
                  _mm256_and_ps(_mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ), r.b)};
 }
 
+VEC_FN __m256 swap_8(__m256 x, const int h)
+{
+    return h == 1 ? _mm256_permute_ps(x, 0xB1) : h == 2 ? _mm256_permute_ps(x, 0x4E) : _mm256_permute2f128_ps(x, x, 1);
+}
+VEC_FN vec v_swap(vec x, const int h) { return h == 8 ? (vec){x.b, x.a} : (vec){swap_8(x.a, h), swap_8(x.b, h)}; }
+
 VEC_FN ivec i_set(int32_t x) { return (ivec){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 VEC_FN ivec i_u8(const uint8_t *p)
 {

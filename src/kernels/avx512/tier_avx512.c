@@ -6,32 +6,43 @@
 #include "kernels/panels.h"
 
 /* Integer tile: m tokens times the 32 rows of a panel, m constant. Weights are the unsigned side of vpdpbusd (q+8 or
- * q+128), so 8 or 128 times the run's activation sum is taken off once per run. */
+ * q+128), so 8 or 128 times the run's activation sum is taken off once per run. Six tokens are the widest tile whose
+ * integers and floats all stay in registers: 12 + 12, and 7 for weights, mask and activations. */
+enum { INT_TILE = 6, AHEAD_BYTES = 4096 };
+
 struct tile {
     const uint8_t *w;       /* the panel */
     const uint16_t *scales; /* [n_scales][32] */
-    const int8_t *q;        /* first token, rows k_padded apart */
+    const int8_t *q;        /* first token */
     const float *a_scales;
     const int32_t *sums;
     float *y;
+    size_t ld;
+    bool add;
 };
 
-VEC_FN ivec four_of(const int8_t *q)
-{
-    int32_t four;
-    memcpy(&four, q, sizeof four);
-    return _mm512_set1_epi32(four);
-}
-
-/* acc[t][b] += four products a lane, for each token. */
+/* acc[t][b] += four products a lane, for each token. In assembly, because the compiler would hoist the broadcasts and
+ * spill accumulators. */
 VEC_FN void four_channels(const int m, const int8_t *q, size_t stride, ivec w0, ivec w1, ivec acc[][2])
 {
 #pragma GCC unroll 16
     for (int t = 0; t < m; t++) {
-        ivec a = four_of(q + (size_t)t * stride);
-        acc[t][0] = _mm512_dpbusd_epi32(acc[t][0], w0, a);
-        acc[t][1] = _mm512_dpbusd_epi32(acc[t][1], w1, a);
+        ivec a;
+        __asm__("vpbroadcastd %[q], %[a]\n\t"
+                "vpdpbusd %[a], %[w0], %[x]\n\t"
+                "vpdpbusd %[a], %[w1], %[y]"
+                : [a] "=&v"(a), [x] "+v"(acc[t][0]), [y] "+v"(acc[t][1])
+                : [q] "m"(*(const int32_t(*)[1])(const void *)(q + (size_t)t * stride)), [w0] "v"(w0), [w1] "v"(w1));
     }
+}
+
+/* One token alone is as fast as memory, which the hardware's own prefetch serves best; more would miss lines late. */
+VEC_FN void prefetch(const struct tile *x, const int m, size_t at)
+{
+    if (m == 1)
+        return;
+    _mm_prefetch(x->w + at + AHEAD_BYTES, _MM_HINT_T0);
+    _mm_prefetch(x->w + at + AHEAD_BYTES + 64, _MM_HINT_T0);
 }
 
 VEC_FN void nibble_run(const struct tile *x, const int m, size_t at, const int8_t *q, size_t stride, int padded,
@@ -41,6 +52,7 @@ VEC_FN void nibble_run(const struct tile *x, const int m, size_t at, const int8_
     ivec odd[1][2] = {{i_set(0), i_set(0)}}; /* one token alone keeps two chains a block, for vpdpbusd's latency */
     for (int c = 0; c < padded; c += 8, at += 128, q += 8) {
         ivec r0 = _mm512_loadu_si512(x->w + at), r1 = _mm512_loadu_si512(x->w + at + 64);
+        prefetch(x, m, at);
         four_channels(m, q, stride, _mm512_and_si512(r0, mask), _mm512_and_si512(r1, mask), acc);
         r0 = _mm512_and_si512(_mm512_srli_epi16(r0, 4), mask);
         r1 = _mm512_and_si512(_mm512_srli_epi16(r1, 4), mask);
@@ -55,19 +67,34 @@ VEC_FN void nibble_run(const struct tile *x, const int m, size_t at, const int8_
 VEC_FN void byte_run(const struct tile *x, const int m, size_t at, const int8_t *q, size_t stride, int padded,
                      ivec acc[][2])
 {
-    for (int c = 0; c < padded; c += 4, at += 128, q += 4)
+    for (int c = 0; c < padded; c += 4, at += 128, q += 4) {
+        prefetch(x, m, at);
         four_channels(m, q, stride, _mm512_loadu_si512(x->w + at), _mm512_loadu_si512(x->w + at + 64), acc);
+    }
+}
+
+VEC_FN void put_tile(const struct tile *x, const int m, vec y[][2])
+{
+#pragma GCC unroll 16
+    for (int t = 0; t < m; t++) {
+        float *to = x->y + (size_t)t * x->ld;
+        v_store(to, x->add ? v_add(v_load(to), y[t][0]) : y[t][0]);
+        v_store(to + 16, x->add ? v_add(v_load(to + 16), y[t][1]) : y[t][1]);
+    }
 }
 
 VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const int m)
 {
     const struct atom_layout *lay = w->lay;
-    size_t stride = (size_t)lay->k_padded, n_scales = (size_t)lay->n_scales, n_runs = (size_t)lay->n_runs;
-    memset(x->y, 0, (size_t)m * ATOM_PANEL * sizeof *x->y); /* sums stay in memory: registers are for the integers */
+    size_t stride = (size_t)lay->row_bytes, n_scales = (size_t)lay->n_scales, n_runs = (size_t)lay->n_runs;
+    vec y[INT_TILE][2];
+#pragma GCC unroll 16
+    for (int t = 0; t < m; t++)
+        y[t][0] = y[t][1] = v_set(0.0f);
     for (int r = 0; r < lay->n_runs; r++) {
         const struct atom_run *run = &lay->runs[r];
         bool nibbles = is_nibbles(w, run);
-        ivec acc[VEC_TILE][2];
+        ivec acc[INT_TILE][2];
 #pragma GCC unroll 16
         for (int t = 0; t < m; t++) {
             int32_t sum = x->sums[(size_t)t * n_runs + (size_t)r];
@@ -81,43 +108,39 @@ VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const in
         vec s0 = v_f16(scales), s1 = v_f16(scales + 16);
 #pragma GCC unroll 16
         for (int t = 0; t < m; t++) {
-            float *y = x->y + t * ATOM_PANEL;
             vec s = v_set(x->a_scales[(size_t)t * n_scales + (size_t)run->scale]);
-            v_store(y, v_fma(v_int(acc[t][0]), v_mul(s, s0), v_load(y)));
-            v_store(y + 16, v_fma(v_int(acc[t][1]), v_mul(s, s1), v_load(y + 16)));
+            y[t][0] = v_fma(v_int(acc[t][0]), v_mul(s, s0), y[t][0]);
+            y[t][1] = v_fma(v_int(acc[t][1]), v_mul(s, s1), y[t][1]);
         }
     }
+    put_tile(x, m, y);
 }
 
-/* Wider tiles would fit in the registers, but gcc 12 then spills accumulators in the inner loop. */
-static int widest_tile(int n) { return n >= 6 ? 6 : n >= 4 ? 4 : n >= 2 ? 2 : 1; }
+static void int_tile_1(const struct atom_packed *w, const struct tile *x) { int_tile(w, x, 1); }
+static void int_tile_2(const struct atom_packed *w, const struct tile *x) { int_tile(w, x, 2); }
+static void int_tile_3(const struct atom_packed *w, const struct tile *x) { int_tile(w, x, 3); }
+static void int_tile_4(const struct atom_packed *w, const struct tile *x) { int_tile(w, x, 4); }
+static void int_tile_5(const struct atom_packed *w, const struct tile *x) { int_tile(w, x, 5); }
+static void int_tile_6(const struct atom_packed *w, const struct tile *x) { int_tile(w, x, 6); }
 
 static void linear_int(const struct atom_linear_job *job)
 {
+    static void (*const tiles[])(const struct atom_packed *, const struct tile *) = {
+        int_tile_1, int_tile_2, int_tile_3, int_tile_4, int_tile_5, int_tile_6};
     const struct atom_packed *w = job->w;
     const struct atom_layout *lay = w->lay;
-    const uint8_t *panel = w->data + (size_t)job->panel * w->panel_bytes;
-    struct tile x = {.w = panel, .scales = w->scales + (size_t)job->panel * (size_t)lay->n_scales * ATOM_PANEL};
-    for (int t = job->tok0, m; t < job->tok1; t += m) {
-        m = widest_tile(job->tok1 - t);
-        x.q = job->a->q + (size_t)t * (size_t)lay->k_padded;
+    struct tile x = {.w = w->data + (size_t)job->panel * w->panel_bytes,
+                     .scales = w->scales + (size_t)job->panel * (size_t)lay->n_scales * ATOM_PANEL,
+                     .ld = job->ld,
+                     .add = job->add};
+    int n = job->tok1 - job->tok0, n_tiles = (n + INT_TILE - 1) / INT_TILE;
+    for (int i = 0; i < n_tiles; i++) { /* tiles as even as can be */
+        int from = i * n / n_tiles, t = job->tok0 + from;
+        x.q = job->a->q + (size_t)t * (size_t)lay->row_bytes;
         x.a_scales = job->a->scales + (size_t)t * (size_t)lay->n_scales;
         x.sums = job->a->sums + (size_t)t * (size_t)lay->n_runs;
-        x.y = job->y + (size_t)(t - job->tok0) * ATOM_PANEL;
-        switch (m) {
-        case 6:
-            int_tile(w, &x, 6);
-            break;
-        case 4:
-            int_tile(w, &x, 4);
-            break;
-        case 2:
-            int_tile(w, &x, 2);
-            break;
-        default:
-            int_tile(w, &x, 1);
-            break;
-        }
+        x.y = job->y + (size_t)from * job->ld;
+        tiles[(i + 1) * n / n_tiles - from - 1](w, &x);
     }
 }
 

@@ -36,6 +36,14 @@ VEC_FN vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 VEC_FN vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 VEC_FN vec v_keep_ge(vec a, vec b, vec r) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ), r); }
 
+VEC_FN vec v_swap(vec a, const int h)
+{
+    return h == 1   ? _mm512_permute_ps(a, 0xB1)
+           : h == 2 ? _mm512_permute_ps(a, 0x4E)
+           : h == 4 ? _mm512_shuffle_f32x4(a, a, 0xB1)
+                    : _mm512_shuffle_f32x4(a, a, 0x4E);
+}
+
 VEC_FN ivec i_set(int32_t a) { return _mm512_set1_epi32(a); }
 VEC_FN ivec i_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p)); }
 VEC_FN ivec i_load(const int32_t *p) { return _mm512_loadu_si512(p); }

@@ -22,7 +22,7 @@ static void linear_int(const struct atom_linear_job *job)
     const struct atom_layout *lay = a->lay;
     for (int t = job->tok0; t < job->tok1; t++)
         for (int r = 0; r < ATOM_PANEL; r++) {
-            const int8_t *q = a->q + (size_t)t * (size_t)lay->k_padded;
+            const int8_t *q = a->q + (size_t)t * (size_t)lay->row_bytes;
             const uint16_t *scales = w->scales + (size_t)job->panel * (size_t)lay->n_scales * ATOM_PANEL + r;
             float y = 0.0f;
             for (int i = 0; i < lay->n_runs; i++) {
@@ -34,7 +34,8 @@ static void linear_int(const struct atom_linear_job *job)
                 float s_a = a->scales[(size_t)t * (size_t)lay->n_scales + (size_t)run->scale];
                 y = fmaf((float)acc, s_a * s_w, y);
             }
-            job->y[(size_t)(t - job->tok0) * ATOM_PANEL + (size_t)r] = y;
+            float *to = job->y + (size_t)(t - job->tok0) * job->ld + r;
+            *to = job->add ? *to + y : y;
         }
 }
 

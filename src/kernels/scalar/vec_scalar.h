@@ -45,6 +45,9 @@ VEC_FN vec v_min(vec a, vec b) { VEC_LANES(a.f[l] = a.f[l] < b.f[l] ? a.f[l] : b
 /* r where a >= b, else 0 */
 VEC_FN vec v_keep_ge(vec a, vec b, vec r) { VEC_LANES(r.f[l] = a.f[l] >= b.f[l] ? r.f[l] : 0.0f); return r; }
 
+/* lane l takes what lane l ^ h has; h is 1, 2, 4 or 8 */
+VEC_FN vec v_swap(vec a, const int h) { vec r; VEC_LANES(r.f[l] = a.f[l ^ h]); return r; }
+
 VEC_FN ivec i_set(int32_t a) { ivec r; VEC_LANES(r.i[l] = a); return r; }
 VEC_FN ivec i_u8(const uint8_t *p) { ivec r; VEC_LANES(r.i[l] = p[l]); return r; }
 VEC_FN ivec i_load(const int32_t *p) { ivec r; memcpy(r.i, p, sizeof r.i); return r; }
