@@ -59,11 +59,25 @@ def kernels_have_the_bits_of_scalar():
                  ("store", None), ("attend", None), ("gather", None), ("silu", None), ("linear bf16", "gate_up"),
                  ("logits", "int8 head"), ("logits", "bf16 head")):
         assert name in names, name
+    # Comparing goes through the scalar tier and has to find back.
+    assert {l["tier"] for l in kernels} == {atom("--version").out.decode().split()[2].rstrip(",")}
     for l in kernels:
         assert l["median_s"] > 0 and len(l["same_bits_at_tokens"]) >= 2, l
     assert {l["kv"] for l in kernels if l["name"] == "attend"} == {4, 8, 16}
     linears = [l for l in kernels if l["name"] == "linear" and l["on"] == "down"]
     assert {l["abits"] for l in linears} == {4, 8} and {l["tokens"] for l in linears} == {1, 4, 16, 32, 512}
+
+
+@test
+def kernels_of_the_tier_with_bits_of_its_own():
+    r = bench("--shape", "tiny", "--only", "kernels", "--json", globals=["--cpu", "avx512bf16"])
+    if r.rc:
+        r.expect(1, "no avx512bf16 tier")
+        raise Skip("this processor has no avx512bf16 tier")
+    for l in r.expect(0).lines():
+        own = l["name"] == "linear bf16" or l.get("on") == "bf16 head"
+        assert l["tier"] == "avx512bf16" and (l["same_bits_at_tokens"] == []) == own, l
+        assert l["bound"] != "f32" or not own, l
 
 
 @test

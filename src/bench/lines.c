@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 static const char *const what_names[] = {"ceiling", "kernel", "model", "memory", "load"};
-static const char *const bound_names[] = {NULL, "int8", "f32", "read"};
+static const char *const bound_names[] = {NULL, "int8", "f32", "bf16", "read"};
 
 static void set_text(json_t *o, const char *name, const char *text)
 {
