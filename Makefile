@@ -16,6 +16,7 @@ endif
 PKG_CONFIG ?= pkg-config
 
 VERSION := $(shell sed -n 's/^\#define ATOM_VERSION "\(.*\)"/\1/p' include/atom/atom.h)
+COMMIT   = $(shell GIT_OPTIONAL_LOCKS=0 git describe --always --dirty 2>/dev/null)
 SONAME  := libatom.so.0
 SOFILE  := libatom.so.$(VERSION)
 
@@ -103,10 +104,15 @@ $(BUILD)/.sources: FORCE
 $(BUILD)/obj/src/kernels/avx2/%.o $(BUILD)/obj/src/bench/avx2/%.o:     ISA := $(ISA_avx2)
 $(BUILD)/obj/src/kernels/avx512/%.o $(BUILD)/obj/src/bench/avx512/%.o: ISA := $(ISA_avx512)
 $(BUILD)/obj/src/kernels/avx512bf16/%.o: ISA := $(ISA_avx512bf16)
+# One object alone knows the commit, so that a new one makes little anew.
+$(BUILD)/.commit: FORCE
+	$(call stamp,$(COMMIT))
+$(BUILD)/obj/src/bench/machine.o: $(BUILD)/.commit
+$(BUILD)/obj/src/bench/machine.o: DEFINES = -DATOM_COMMIT='"$(COMMIT)"'
 $(BUILD)/obj/%.o: %.c $(BUILD)/.flags
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(ATOM_CPPFLAGS) $(DEFINES) $(ATOM_CFLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
 # What is written for Hopper alone is compiled for it alone.
 $(BUILD)/obj/%_sm90.cu.o: CUDA_GEN = -gencode arch=compute_90a,code=sm_90a

@@ -62,29 +62,40 @@ struct words {
     bool only_given;
 };
 
-static int read_list(const struct cli_command *cmd, const char *what, const char *text, int min, int max,
-                     struct atom_bench_list *out)
+static int read_lists(const struct cli_command *cmd, const struct words *w, struct atom_bench_plan *plan)
 {
-    struct atom_error err = {0};
-    if (text && atom_bench_parse_list(what, text, min, max, out, &err))
-        return cli_usage(cmd, "%s", err.message);
+    enum { MOST = 1 << 17 };
+    const struct {
+        const char *text;
+        struct atom_bench_range range;
+        struct atom_bench_list *out;
+    } lists[] = {{w->prefill, {"--prefill", 0, MOST}, &plan->prefill},
+                 {w->decode, {"--decode", 0, MOST}, &plan->decode},
+                 {w->depth, {"--depth", 0, MOST}, &plan->depth},
+                 {w->batch, {"--batch", 1, 512}, &plan->batch}};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        struct atom_error err = {0};
+        if (lists[i].text && atom_bench_parse_list(&lists[i].range, lists[i].text, lists[i].out, &err))
+            return cli_usage(cmd, "%s", err.message);
+    }
     return CLI_GO_ON;
 }
+
+static bool says_none(const struct atom_bench_list *list) { return list->n == 1 && list->at[0] == 0; }
 
 static int settle(const struct cli_command *cmd, const struct words *w, struct atom_bench_options *opt)
 {
     static const char *const usual[] = {"1.1b"};
     static const int abits[] = {4, 8}, kvs[] = {4, 8, 16}, heads[] = {8, 16};
-    int rc = read_list(cmd, "--prefill", w->prefill, 0, 1 << 17, &opt->plan.prefill);
-    rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--decode", w->decode, 0, 1 << 17, &opt->plan.decode);
-    rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--depth", w->depth, 0, 1 << 17, &opt->plan.depth);
-    rc = rc != CLI_GO_ON ? rc : read_list(cmd, "--batch", w->batch, 1, 512, &opt->plan.batch);
+    int rc = read_lists(cmd, w, &opt->plan);
     if (rc == CLI_GO_ON && (w->write != NULL) + (w->load != NULL) + (w->plot != NULL) > 1)
         rc = cli_usage(cmd, "--write, --load and --plot exclude each other");
     if (rc == CLI_GO_ON && w->write && w->shapes.n > 1)
         rc = cli_usage(cmd, "--write takes one --shape");
     if (rc == CLI_GO_ON && w->plot && w->only_given && w->only != 2)
         rc = cli_usage(cmd, "--plot draws whole models, which --only leaves out");
+    if (rc == CLI_GO_ON && w->plot && says_none(&opt->plan.prefill) && says_none(&opt->plan.decode))
+        rc = cli_usage(cmd, "--plot has nothing to draw: --prefill and --decode are both 0");
     opt->shapes = w->shapes.n ? w->shapes.at : usual;
     opt->n_shapes = w->shapes.n ? w->shapes.n : 1;
     opt->ceilings = !w->only_given || w->only == 0;
@@ -105,6 +116,10 @@ static enum atom_status run(const struct words *w, const struct atom_bench_optio
         return atom_bench_load(opt, w->load, err);
     enum atom_status st = w->plot ? atom_bench_plot(NULL, 0, w->plot, err) : ATOM_OK;
     st = st ? st : atom_bench_cpu(opt, err);
+    if (!st && out->lost) {
+        st = err->code = ATOM_ERR_NOMEM;
+        snprintf(err->message, sizeof err->message, "out of memory: some lines are missing");
+    }
     return st || !w->plot ? st : atom_bench_plot(out->models, out->n_models, w->plot, err);
 }
 
@@ -155,7 +170,7 @@ int cmd_bench(int argc, char **argv)
         cli_catch_interrupts();
         enum atom_status st = run(&w, &opt, &out, &err);
         cli_progress_end(&out.bar);
-        rc = cli_finish(st ? cli_fail(&err) : out.lost ? 1 : 0);
+        rc = cli_finish(st ? cli_fail(&err) : 0);
     }
     free(out.models);
     free(args);

@@ -19,7 +19,7 @@ expect()
 }
 
 for c in mktemp tail rm; do ln -s "$(command -v $c)" "$tmp/bin/$c"; done
-for c in gcc ar make clang python3; do fake $c true; done
+for c in gcc ar make clang python3 gnuplot; do fake $c true; done
 fake pkg-config 'exit 0'
 fake id 'echo 1000'
 fake sudo 'exit 1'

@@ -387,6 +387,31 @@ static void shapes_beyond_the_kernels_are_refused(void **state)
     assert_null(kv);
 }
 
+/* Pages and angles that no position has come to. */
+static void an_unused_cache_costs_nothing(void **state)
+{
+    const double freq[64] = {0};
+    struct atom_kv *kv;
+    const struct atom_kv_config kc = {.layers = 8,
+                                      .heads = 4,
+                                      .kv_heads = 4,
+                                      .head_dim = 128,
+                                      .n_pages = 4096,
+                                      .max_position = 1 << 20,
+                                      .bits = 4,
+                                      .clip = 1,
+                                      .inv_freq = freq};
+    (void)state;
+#ifdef SANITIZED
+    skip_because("a sanitizer has memory of its own");
+#endif
+    size_t before = resident_bytes();
+    assert_ok(cpu->kv_create(&kc, &kv, &err), &err);
+    assert_true(cpu->kv_bytes(kv) > (size_t)1 << 27);
+    assert_true(resident_bytes() < before + (1 << 20));
+    cpu->kv_free(kv);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -395,6 +420,7 @@ int main(void)
         cmocka_unit_test_setup(bad_keys_stay_where_they_are, start),
         cmocka_unit_test_setup(scores_that_overflow_are_seen, start),
         cmocka_unit_test_setup(shapes_beyond_the_kernels_are_refused, start),
+        cmocka_unit_test_setup(an_unused_cache_costs_nothing, start),
     };
     int rc = cmocka_run_group_tests_name("attention", tests, NULL, NULL);
     atom_pool_stop();

@@ -75,15 +75,16 @@ static void lists(void **state)
                                       "1, 2",
                                       "99999999999999999999",
                                       "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1"};
+    const struct atom_bench_range range = {"--batch", 0, 100};
     struct atom_bench_list list = {0};
-    assert_ok(atom_bench_parse_list("--batch", "1,20,3", 1, 100, &list, &err), &err);
+    assert_ok(atom_bench_parse_list(&range, "1,20,3", &list, &err), &err);
     assert_int_equal(list.n, 3);
     assert_int_equal(list.at[0], 1);
     assert_int_equal(list.at[1], 20);
     assert_int_equal(list.at[2], 3);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         err = (struct atom_error){0};
-        assert_fails(atom_bench_parse_list("--batch", bad[i], 0, 100, &list, &err), &err, ATOM_ERR_INVALID, "--batch");
+        assert_fails(atom_bench_parse_list(&range, bad[i], &list, &err), &err, ATOM_ERR_INVALID, "--batch");
         assert_int_equal(list.n, 3);
     }
 }

@@ -614,6 +614,7 @@ static void bad_weights_are_refused_by_name(void **state)
         snprintf(dir, sizeof dir, "%s/%s", home, name);
         for (size_t j = (size_t)i; j < sizeof of_floats / sizeof of_floats[0]; j += i ? 3 : 1)
             load_is_refused(dir, of_floats[j], j * 2 % 13, values[j % 3]);
+        load_is_refused(dir, "model.embed_tokens.weight", LLAMA_VOCAB * 32 - 1, values[i]);
     }
     snprintf(calib, sizeof calib, "%s/calib.txt", home);
     snprintf(out, sizeof out, "%s/fine-q", home);

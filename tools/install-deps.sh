@@ -23,7 +23,7 @@ done
 commands="${CC:-gcc}:gcc ar:binutils make:make pkg-config:pkg-config"
 modules="openblas:libopenblas-dev lapacke:liblapacke-dev jansson:libjansson-dev libpcre2-8:libpcre2-dev libutf8proc:libutf8proc-dev"
 if [ $scope = all ]; then
-    commands="$commands clang:clang python3:python3"
+    commands="$commands clang:clang python3:python3 gnuplot:gnuplot-nox"
     modules="$modules cmocka:libcmocka-dev"
 fi
 

@@ -5,7 +5,8 @@
  *   X [tok, hidden] --norm--> ACTS --linear--> QKV --store--> q in QKV, k and v in pages --attend--> ATT
  *   ATT --gather--> ACTS --linear +=--> X --norm--> ACTS --linear--> GATE_UP --silu--> ACTS --linear +=--> X
  *
- * All sizes are fixed when a work is created; a step allocates nothing. A work belongs to one thread at a time. */
+ * All sizes are fixed when a work is created; a step allocates nothing. A work belongs to one thread at a time, and
+ * so does a cache that is stored into. */
 #ifndef ATOM_BACKEND_BACKEND_H
 #define ATOM_BACKEND_BACKEND_H
 

@@ -59,7 +59,9 @@ struct atom_kv {
     size_t page_bytes;  /* all heads */
     size_t layer_bytes; /* all pages */
     uint8_t *data;
+    double *inv_freq; /* [head_dim/2] */
     float *cos, *sin; /* [pages of max_position][head_dim/2][16] */
+    int rope_pages;   /* of these, how many are filled: as many as positions have been stored in */
 };
 
 static inline bool atom_kind_is_float(enum atom_weight_kind kind) { return kind <= ATOM_W_BF16; }

@@ -33,17 +33,28 @@ static struct atom_kv_shape shape_of(const struct atom_kv_config *cfg)
     return s;
 }
 
-static void fill_rope(struct atom_kv *kv, int n_pages)
+static void fill_rope_page(void *ctx, int i, int worker)
 {
-    int half = kv->cfg.head_dim / 2;
-    for (int page = 0; page < n_pages; page++)
-        for (int d = 0; d < half; d++)
-            for (int p = 0; p < ATOM_PAGE; p++) {
-                size_t at = ((size_t)page * (size_t)half + (size_t)d) * ATOM_PAGE + (size_t)p;
-                double angle = (double)(page * ATOM_PAGE + p) * kv->cfg.inv_freq[d];
-                kv->cos[at] = (float)cos(angle);
-                kv->sin[at] = (float)sin(angle);
-            }
+    const struct atom_kv *kv = ctx;
+    int half = kv->cfg.head_dim / 2, page = kv->rope_pages + i;
+    (void)worker;
+    for (int d = 0; d < half; d++)
+        for (int p = 0; p < ATOM_PAGE; p++) {
+            size_t at = ((size_t)page * (size_t)half + (size_t)d) * ATOM_PAGE + (size_t)p;
+            double angle = (double)(page * ATOM_PAGE + p) * kv->inv_freq[d];
+            kv->cos[at] = (float)cos(angle);
+            kv->sin[at] = (float)sin(angle);
+        }
+}
+
+/* Angles of the positions before `end`. Of the positions that a model takes, 10^5 and more, few sessions see many. */
+static void fill_rope(struct atom_kv *kv, int end)
+{
+    int n_pages = (end + ATOM_PAGE - 1) / ATOM_PAGE;
+    if (n_pages <= kv->rope_pages)
+        return;
+    atom_parallel(n_pages - kv->rope_pages, fill_rope_page, kv);
+    kv->rope_pages = n_pages;
 }
 
 enum atom_status atom_cpu_kv_create(const struct atom_kv_config *cfg, struct atom_kv **out, struct atom_error *err)
@@ -64,14 +75,15 @@ enum atom_status atom_cpu_kv_create(const struct atom_kv_config *cfg, struct ato
     kv->page_bytes = kv->head_bytes * (size_t)cfg->kv_heads;
     kv->layer_bytes = kv->page_bytes * (size_t)cfg->n_pages;
     kv->data = atom_alloc64(kv->layer_bytes * (size_t)cfg->layers);
+    kv->inv_freq = malloc((size_t)(cfg->head_dim / 2) * sizeof *kv->inv_freq);
     kv->cos = atom_alloc64(rope_bytes);
     kv->sin = atom_alloc64(rope_bytes);
-    if (!kv->data || !kv->cos || !kv->sin) {
+    if (!kv->data || !kv->inv_freq || !kv->cos || !kv->sin) {
         size_t n_bytes = kv->layer_bytes * (size_t)cfg->layers + 2 * rope_bytes;
         atom_cpu_kv_free(kv);
         return atom_fail_nomem(err, n_bytes);
     }
-    fill_rope(kv, rope_pages);
+    memcpy(kv->inv_freq, cfg->inv_freq, (size_t)(cfg->head_dim / 2) * sizeof *kv->inv_freq);
     kv->cfg.inv_freq = NULL;
     *out = kv;
     return ATOM_OK;
@@ -82,6 +94,7 @@ void atom_cpu_kv_free(struct atom_kv *kv)
     if (!kv)
         return;
     atom_free64(kv->data);
+    free(kv->inv_freq);
     atom_free64(kv->cos);
     atom_free64(kv->sin);
     free(kv);
@@ -210,5 +223,7 @@ static void store_token(void *ctx, int t, int worker)
 void atom_cpu_store(struct atom_work *w, struct atom_kv *kv, int layer, const struct atom_batch *batch, int where)
 {
     struct store_task task = {w, kv, layer, where, batch};
+    for (int i = 0; i < batch->n_seqs; i++)
+        fill_rope(kv, batch->seqs[i].pos0 + batch->seqs[i].n_tok);
     atom_parallel(batch->n_tok, store_token, &task);
 }

@@ -47,8 +47,7 @@ static void find_rows(const struct packer *pk, int panel, struct source rows[ATO
 
 /* ---- floats ------------------------------------------------------------------------------------------------------ */
 
-/* Row r of a panel. A row fits in the first level of cache, which its columns are picked from; a panel in the second.
- */
+/* Row r of a panel: picked, column by column, from a row that the first level of cache holds. */
 static inline void pick_columns(const uint8_t *row, const int32_t *order, int k, size_t size, uint8_t *to)
 {
     for (int c = 0; c < k; c++)

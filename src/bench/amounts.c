@@ -90,9 +90,10 @@ enum atom_status atom_op_amount(enum atom_op op, const struct atom_op_case *c, s
 void atom_line_amount(struct atom_bench_line *line, const struct atom_amount *a, const struct atom_ceilings *ceilings)
 {
     double read = ceilings->at[ATOM_CEIL_READ].all;
-    double peak = a->arithmetic == ATOM_BOUND_INT8  ? ceilings->at[ATOM_CEIL_INT8].all
-                  : a->arithmetic == ATOM_BOUND_F32 ? ceilings->at[ATOM_CEIL_F32].all
-                                                    : 0;
+    double peak = a->arithmetic == ATOM_BOUND_INT8   ? ceilings->at[ATOM_CEIL_INT8].all
+                  : a->arithmetic == ATOM_BOUND_F32  ? ceilings->at[ATOM_CEIL_F32].all
+                  : a->arithmetic == ATOM_BOUND_BF16 ? ceilings->at[ATOM_CEIL_BF16].all
+                                                     : 0;
     line->ops = a->ops;
     line->bytes = a->bytes;
     line->bound = peak > 0 && a->ops / peak > a->bytes / read ? a->arithmetic : ATOM_BOUND_READ;

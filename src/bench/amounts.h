@@ -31,8 +31,8 @@ struct atom_op_case {
     int n_tok, n_seqs, depth; /* n_tok tokens of n_seqs sequences, `depth` positions before each */
 };
 
-/* A linear reads its weights, attention its cache; the others read and write their rows. `arithmetic` is INT8 or F32,
- * or NONE where only bytes count. */
+/* A linear reads its weights, attention its cache; the others read and write their rows. `arithmetic` is INT8, F32,
+ * BF16, or NONE where only bytes count. */
 struct atom_amount {
     double ops, bytes;
     enum atom_bench_bound arithmetic;

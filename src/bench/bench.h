@@ -8,7 +8,7 @@
 enum atom_bench_what { ATOM_BENCH_CEILING, ATOM_BENCH_KERNEL, ATOM_BENCH_MODEL, ATOM_BENCH_MEMORY, ATOM_BENCH_LOAD };
 
 /* Which ceiling a time is compared with. */
-enum atom_bench_bound { ATOM_BOUND_NONE, ATOM_BOUND_INT8, ATOM_BOUND_F32, ATOM_BOUND_READ };
+enum atom_bench_bound { ATOM_BOUND_NONE, ATOM_BOUND_INT8, ATOM_BOUND_F32, ATOM_BOUND_BF16, ATOM_BOUND_READ };
 
 /* Fields that a kind of line does not use are 0 or NULL; texts live as long as the call of atom_bench_line_fn. */
 struct atom_bench_line {
@@ -41,8 +41,13 @@ struct atom_bench_list {
     int at[ATOM_BENCH_MAX_LIST];
 };
 
-/* "1,2,4": whole numbers from min to max. `what` is for messages. */
-enum atom_status atom_bench_parse_list(const char *what, const char *text, int min, int max,
+struct atom_bench_range {
+    const char *what; /* for messages */
+    int min, max;
+};
+
+/* "1,2,4": whole numbers within a range. */
+enum atom_status atom_bench_parse_list(const struct atom_bench_range *range, const char *text,
                                        struct atom_bench_list *out, struct atom_error *err);
 
 /* The phases of a whole model. */

@@ -5,6 +5,7 @@
 #include "bench/amounts.h"
 #include "bench/same_bits.h"
 #include "bench/timing.h"
+#include "model/model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,38 +13,42 @@
 enum { MAX_COPIES = 8, MAX_PASSES = 15, MIN_PASSES = 3 };
 static const double enough_seconds = 0.3;
 
+/* What a line says, and at which numbers of tokens it is timed. */
+struct about {
+    const char *name, *on;
+    int wbits;
+    int tokens[6]; /* ends with 0 */
+};
+
 /* A linear many times over, so that its weights come from memory each time. */
 struct copies {
     const struct atom_bench_options *opt;
     const struct atom_shape *shape;
     const struct atom_ceilings *ceilings;
     struct atom_stage *s;
-    struct atom_site site; /* of floats */
-    struct atom_linear *at[MAX_COPIES];
+    struct atom_head at[MAX_COPIES];
     int n;
-    double bytes; /* of one */
     int rows;
+    double bytes; /* of one */
+    bool own_bits, is_head;
+    enum atom_bench_bound arithmetic;
     float *logits; /* [ATOM_STAGE_SEQS, vocab] */
-    bool is_head;
 };
 
 static void copies_free(struct copies *c)
 {
     for (int i = 0; i < c->n; i++)
-        c->s->backend->linear_free(c->at[i]);
+        atom_head_fini(c->s->backend, &c->at[i]);
     c->n = 0;
 }
 
-static enum atom_status copies_make(struct copies *c, const struct atom_linear_part *part, double n_bytes,
-                                    struct atom_error *err)
+/* The tier that rounds the inputs of bfloat16 weights has bits of its own there. */
+static void settle_floats(struct copies *c, int rows)
 {
-    int n = atom_beyond_caches(n_bytes);
-    enum atom_status st = ATOM_OK;
-    c->bytes = n_bytes;
-    c->rows = part->n;
-    for (c->n = 0; c->n < n && !st; c->n += !st)
-        st = c->s->backend->linear_create(&c->site, part, 1, &c->at[c->n], err);
-    return st;
+    c->own_bits = strcmp(atom_cpu_name(), "avx512bf16") == 0;
+    c->arithmetic = c->own_bits ? ATOM_BOUND_BF16 : ATOM_BOUND_F32;
+    c->rows = rows;
+    c->bytes = 2.0 * rows * c->s->cfg.hidden;
 }
 
 /* ---- timing ------------------------------------------------------------------------------------------------------ */
@@ -53,12 +58,13 @@ static void use(const struct copies *c, int i, int n_tok)
     const struct atom_stage *s = c->s;
     int rows[ATOM_STAGE_SEQS];
     if (!c->is_head) {
-        s->backend->linear(s->work, c->at[i], ATOM_BUF_GATE_UP, false);
+        s->backend->linear(s->work, c->at[i].linear, ATOM_BUF_GATE_UP, false);
         return;
     }
     for (int t = 0; t < n_tok; t++)
         rows[t] = t;
-    s->backend->logits(s->work, s->layers[0].norms[0], s->cfg.rms_eps, &c->site, c->at[i], rows, n_tok, c->logits);
+    s->backend->logits(s->work, s->layers[0].norms[0], s->cfg.rms_eps, &c->at[i].site, c->at[i].linear, rows, n_tok,
+                       c->logits);
 }
 
 static void time_tokens(const struct copies *c, int n_tok, struct atom_bench_line *line)
@@ -68,7 +74,7 @@ static void time_tokens(const struct copies *c, int n_tok, struct atom_bench_lin
     int n = 0, used = n_tok > ATOM_STAGE_SEQS ? 1 : c->n;
     atom_stage_batch(c->s, n_tok, n_tok <= ATOM_STAGE_SEQS, 0);
     if (!c->is_head)
-        s->backend->norm(s->work, s->layers[0].norms[0], s->cfg.rms_eps, &c->site, 1);
+        s->backend->norm(s->work, s->layers[0].norms[0], s->cfg.rms_eps, &c->at[0].site, 1);
     use(c, 0, n_tok);
     while (n < MIN_PASSES || (n < MAX_PASSES && spent < enough_seconds)) {
         double began = atom_seconds();
@@ -79,84 +85,100 @@ static void time_tokens(const struct copies *c, int n_tok, struct atom_bench_lin
         seconds[n++] /= used;
     }
     const struct atom_amount amount = {
-        .ops = 2.0 * n_tok * c->rows * s->cfg.hidden, .bytes = c->bytes, .arithmetic = ATOM_BOUND_F32};
+        .ops = 2.0 * n_tok * c->rows * s->cfg.hidden, .bytes = c->bytes, .arithmetic = c->arithmetic};
     line->tokens = n_tok;
     atom_line_amount(line, &amount, c->ceilings);
     atom_line_times(line, seconds, n, c->ceilings);
     c->opt->on_line(c->opt->user, line);
 }
 
-static enum atom_status measure(struct copies *c, const char *name, const char *on, int wbits, const int *tokens,
-                                struct atom_error *err)
+static enum atom_status measure(struct copies *c, const struct about *about, struct atom_error *err)
 {
     struct atom_bench_line line = {.what = ATOM_BENCH_KERNEL,
                                    .shape = c->shape->name,
-                                   .name = name,
-                                   .how = on,
+                                   .name = about->name,
+                                   .how = about->on,
                                    .threads = atom_runtime_threads(),
-                                   .wbits = wbits,
-                                   .abits = 16,
-                                   .kv = c->s->cfg.scheme.kvbits,
-                                   .checked = {1, 3}};
-    enum atom_status st = atom_same_logits(c->s, &c->site, c->at[0], c->rows, err);
-    for (int i = 0; tokens[i] && !st; i++) {
+                                   .wbits = about->wbits,
+                                   .abits = c->at[0].site.bits,
+                                   .kv = c->s->cfg.scheme.kvbits};
+    enum atom_status st = ATOM_OK;
+    if (!c->own_bits) {
+        memcpy(line.checked, (const int[4]){1, 3, 0, 0}, sizeof line.checked);
+        st = atom_same_logits(c->s, &c->at[0].site, c->at[0].linear, c->rows, err);
+    }
+    for (int i = 0; about->tokens[i] && !st; i++) {
         st = atom_bench_tell(c->opt, "linears of floats", i, 5, err);
         if (!st)
-            time_tokens(c, tokens[i], &line);
+            time_tokens(c, about->tokens[i], &line);
     }
     return st;
 }
 
 /* ---- which ------------------------------------------------------------------------------------------------------- */
 
-/* The embedding serves as a matrix of bfloat16: rows over rows again, as many as are asked for. */
-static enum atom_status bf16_part(const struct copies *c, int rows, struct atom_linear_part *part, void **owned,
-                                  struct atom_error *err)
+/* The embedding as a matrix of more rows, over and over; malloc'd. */
+static void *repeated_embedding(const struct copies *c)
 {
     const struct atom_tensor *t = atom_tensors_find(c->s->tensors, "model.embed_tokens.weight");
-    size_t n_bytes = (size_t)rows * (size_t)c->s->cfg.hidden * 2;
-    *part = (struct atom_linear_part){.name = "random", .n = rows, .kind = ATOM_W_BF16, .weight = t->data};
-    *owned = NULL;
-    if (n_bytes <= t->n_bytes)
-        return ATOM_OK;
-    uint8_t *data = *owned = malloc(n_bytes);
-    if (!data)
-        return atom_fail_nomem(err, n_bytes);
-    for (size_t at = 0; at < n_bytes; at += t->n_bytes)
+    size_t n_bytes = (size_t)c->rows * (size_t)c->s->cfg.hidden * 2;
+    uint8_t *data = malloc(n_bytes);
+    for (size_t at = 0; data && at < n_bytes; at += t->n_bytes)
         memcpy(data + at, t->data, n_bytes - at < t->n_bytes ? n_bytes - at : t->n_bytes);
-    part->weight = data;
-    return ATOM_OK;
+    return data;
 }
 
-static enum atom_status bf16_linear(struct copies *c, int rows, bool is_head, struct atom_error *err)
+static enum atom_status add_linear(struct copies *c, const void *weight, struct atom_error *err)
 {
-    static const int tokens[] = {1, 4, 16, 32, 512, 0}, head_tokens[] = {1, 4, 16, 32, 0};
-    struct atom_linear_part part;
-    void *owned;
-    enum atom_status st = bf16_part(c, rows, &part, &owned, err);
-    st = st ? st : copies_make(c, &part, 2.0 * rows * c->s->cfg.hidden, err);
-    free(owned);
-    c->is_head = is_head;
-    st = st ? st
-            : measure(c, is_head ? "logits" : "linear bf16", is_head ? "bf16 head" : "gate_up", 16,
-                      is_head ? head_tokens : tokens, err);
+    const struct atom_linear_part part = {.name = "random", .n = c->rows, .kind = ATOM_W_BF16, .weight = weight};
+    struct atom_head h = {.site = {.bits = 16, .clip = 1, .gathers = true}};
+    enum atom_status st = atom_layout_init(&h.site.lay, c->s->cfg.hidden, 0, 0, err);
+    st = st ? st : c->s->backend->linear_create(&h.site, &part, 1, &h.linear, err);
+    if (st)
+        atom_head_fini(c->s->backend, &h);
+    else
+        c->at[c->n++] = h;
+    return st;
+}
+
+static enum atom_status bf16_linear(struct copies *c, struct atom_error *err)
+{
+    static const struct about about = {"linear bf16", "gate_up", 16, {1, 4, 16, 32, 512}};
+    settle_floats(c, 2 * c->s->cfg.intermediate);
+    c->is_head = false;
+    int n = atom_beyond_caches(c->bytes);
+    void *weight = repeated_embedding(c);
+    enum atom_status st = weight ? ATOM_OK : atom_fail_nomem(err, (size_t)c->bytes);
+    while (!st && c->n < n)
+        st = add_linear(c, weight, err);
+    free(weight);
+    st = st ? st : measure(c, &about, err);
     copies_free(c);
     return st;
 }
 
-static enum atom_status int8_head(struct copies *c, struct atom_error *err)
+/* bits 16: the embedding serves as the head, as in a tied model. */
+static enum atom_status head(struct copies *c, int bits, struct atom_error *err)
 {
-    static const int tokens[] = {1, 4, 16, 32, 0};
-    const struct atom_tensor *q = atom_tensors_find(c->s->tensors, "lm_head.qweight"),
-                             *s = atom_tensors_find(c->s->tensors, "lm_head.scales");
-    if (!q || !s) /* the options ask for a head of 16 bits */
-        return ATOM_OK;
-    int rows = c->s->cfg.vocab;
-    const struct atom_linear_part part = {
-        .name = "random", .n = rows, .kind = ATOM_W_BYTE, .qweight = q->data, .scales = s->data, .rows_per_scale = 1};
-    enum atom_status st = copies_make(c, &part, (double)rows * (c->s->cfg.hidden + 2.0), err);
+    static const struct about int8 = {"logits", "int8 head", 8, {1, 4, 16, 32}},
+                              bf16 = {"logits", "bf16 head", 16, {1, 4, 16, 32}};
+    struct atom_config cfg = c->s->cfg;
+    cfg.tied = bits == 16;
+    cfg.scheme.lm_head_bits = bits;
+    settle_floats(c, cfg.vocab);
     c->is_head = true;
-    st = st ? st : measure(c, "logits", "int8 head", 8, tokens, err);
+    if (bits == 8) {
+        c->own_bits = false;
+        c->arithmetic = ATOM_BOUND_INT8;
+        c->bytes = (double)cfg.vocab * (cfg.hidden + 2.0);
+    }
+    int n = atom_beyond_caches(c->bytes);
+    enum atom_status st = ATOM_OK;
+    while (!st && c->n < n) {
+        st = atom_head_load(c->s->backend, &cfg, c->s->tensors, &c->at[c->n], err);
+        c->n += !st;
+    }
+    st = st ? st : measure(c, bits == 8 ? &int8 : &bf16, err);
     copies_free(c);
     return st;
 }
@@ -165,18 +187,14 @@ enum atom_status atom_bench_floats(const struct atom_bench_options *opt, const s
                                    struct atom_stage *s, const struct atom_ceilings *ceilings, struct atom_error *err)
 {
     struct copies c = {.opt = opt, .shape = shape, .ceilings = ceilings, .s = s};
-    int gate_up = 2 * s->cfg.intermediate, most = gate_up > s->cfg.vocab ? gate_up : s->cfg.vocab;
-    c.site = (struct atom_site){.bits = 16, .clip = 1, .gathers = true};
-    enum atom_status st = atom_layout_init(&c.site.lay, s->cfg.hidden, 0, 0, err);
-    if (st)
-        return st;
-    c.logits = malloc((size_t)ATOM_STAGE_SEQS * (size_t)most * sizeof *c.logits);
+    size_t n_bytes = (size_t)ATOM_STAGE_SEQS * (size_t)s->cfg.vocab * sizeof *c.logits;
+    c.logits = malloc(n_bytes);
     if (!c.logits)
-        st = atom_fail_nomem(err, (size_t)ATOM_STAGE_SEQS * (size_t)most * sizeof *c.logits);
-    st = st ? st : bf16_linear(&c, gate_up, false, err);
-    st = st ? st : int8_head(&c, err);
-    st = st ? st : bf16_linear(&c, s->cfg.vocab, true, err);
+        return atom_fail_nomem(err, n_bytes);
+    enum atom_status st = bf16_linear(&c, err);
+    if (s->cfg.scheme.lm_head_bits == 8) /* else there are no such tensors */
+        st = st ? st : head(&c, 8, err);
+    st = st ? st : head(&c, 16, err);
     free(c.logits);
-    atom_layout_fini(&c.site.lay);
     return st;
 }

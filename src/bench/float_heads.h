@@ -6,7 +6,8 @@
 #include "bench/ceilings.h"
 #include "bench/stage.h"
 
-/* Linears whose input stays float: bfloat16 weights of the size of gate_up, and heads of 8 and 16 bits. */
+/* What a model has beside its quantized layers: a linear of bfloat16 weights of the size of gate_up, and heads of 8 and
+ * 16 bits. */
 enum atom_status atom_bench_floats(const struct atom_bench_options *opt, const struct atom_shape *shape,
                                    struct atom_stage *s, const struct atom_ceilings *ceilings, struct atom_error *err);
 

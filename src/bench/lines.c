@@ -8,10 +8,9 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
-#include <string.h>
 
 static const char *const what_names[] = {"ceiling", "kernel", "model", "memory", "load"};
-static const char *const bound_names[] = {NULL, "int8", "f32", "read"};
+static const char *const bound_names[] = {NULL, "int8", "f32", "bf16", "read"};
 
 static void set_text(json_t *o, const char *name, const char *text)
 {
@@ -124,22 +123,22 @@ char *atom_bench_json(const struct atom_bench_line *l)
     return text;
 }
 
-enum atom_status atom_bench_parse_list(const char *what, const char *text, int min, int max,
+enum atom_status atom_bench_parse_list(const struct atom_bench_range *range, const char *text,
                                        struct atom_bench_list *out, struct atom_error *err)
 {
     struct atom_bench_list list = {0};
-    const char *at = text;
-    for (;;) {
+    for (const char *at = text;;) {
         char *end;
         errno = 0;
         long v = strtol(at, &end, 10);
-        if (errno || end == at || strchr(" \t\n+", *at) || v < min || v > max || (*end && *end != ','))
+        bool digits = *at == '-' || (*at >= '0' && *at <= '9');
+        if (errno || !digits || end == at || v < range->min || v > range->max || (*end && *end != ','))
             return atom_fail(err, ATOM_ERR_INVALID,
-                             "%s takes whole numbers from %d to %d with commas between, not '%s'", what, min, max,
-                             text);
+                             "%s takes whole numbers from %d to %d with commas between, not '%s'", range->what,
+                             range->min, range->max, text);
         if (list.n == ATOM_BENCH_MAX_LIST)
-            return atom_fail(err, ATOM_ERR_INVALID, "%s takes %d numbers at most, not '%s'", what, ATOM_BENCH_MAX_LIST,
-                             text);
+            return atom_fail(err, ATOM_ERR_INVALID, "%s takes %d numbers at most, not '%s'", range->what,
+                             ATOM_BENCH_MAX_LIST, text);
         list.at[list.n++] = (int)v;
         if (!*end)
             break;

@@ -18,6 +18,11 @@
 
 enum { SEED = 1, PROMPT = 16, BLOCK = 1 << 20 };
 
+static enum atom_status tell_file(void *user, int done, int total, struct atom_error *err)
+{
+    return atom_bench_tell(user, "write", done, total, err);
+}
+
 enum atom_status atom_bench_write(const struct atom_bench_options *opt, const char *dir, struct atom_error *err)
 {
     const struct atom_shape *shape;
@@ -34,7 +39,8 @@ enum atom_status atom_bench_write(const struct atom_bench_options *opt, const ch
     st = atom_random_create(&cfg, SEED, &random, err);
     if (st)
         return st;
-    st = atom_random_save(random, &cfg, dir, err);
+    const struct atom_random_dir to = {dir, random, &cfg, tell_file, (void *)opt};
+    st = atom_random_save(&to, err);
     atom_random_free(random);
     return st;
 }

@@ -108,9 +108,14 @@ static void mlp(struct atom_stage *s, const struct plain *plain, struct seen *se
     see_x(s, "the down linear", seen);
 }
 
+/* What atom_cpu_use wants for the tier of a name. */
 static unsigned mask_of(const char *tier)
 {
-    return strcmp(tier, "scalar") == 0 ? 0 : strcmp(tier, "avx2") == 0 ? ATOM_CPU_AVX2 : ~0u;
+    if (strcmp(tier, "scalar") == 0)
+        return 0;
+    if (strcmp(tier, "avx2") == 0)
+        return ATOM_CPU_AVX2;
+    return ATOM_CPU_AVX2 | ATOM_CPU_AVX512 | (strcmp(tier, "avx512") == 0 ? 0 : ATOM_CPU_BF16);
 }
 
 static enum atom_status compare(const struct seen *fast, const struct seen *scalar, int n_tok, struct atom_error *err)

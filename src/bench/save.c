@@ -59,13 +59,45 @@ static enum atom_status put_config(const char *dir, const struct atom_config *cf
     return st;
 }
 
-static enum atom_status put_tensors(const char *dir, const struct atom_random *random, struct atom_error *err)
+/* File number i of n: a layer, or at the end what is no layer's. */
+static void name_shard(int i, int n, char name[64]) { snprintf(name, 64, "model-%05d-of-%05d.safetensors", i + 1, n); }
+
+static enum atom_status put_shards(const struct atom_random_dir *d, const char *dir, struct atom_error *err)
 {
-    int n;
-    const struct atom_tensor *list = atom_random_list(random, &n);
-    char *path = atom_path_join(dir, "model.safetensors");
-    enum atom_status st = path ? atom_safetensors_write(path, list, n, err) : atom_fail_nomem(err, strlen(dir));
-    free(path);
+    int n, each = atom_random_per_layer(d->random), layers = d->cfg->layers;
+    const struct atom_tensor *list = atom_random_list(d->random, &n);
+    enum atom_status st = ATOM_OK;
+    for (int i = 0; i <= layers && !st; i++) {
+        char name[64];
+        name_shard(i, layers + 1, name);
+        char *path = atom_path_join(dir, name);
+        if (!path)
+            return atom_fail_nomem(err, strlen(dir));
+        st = d->tell ? d->tell(d->user, i, layers + 1, err) : ATOM_OK;
+        if (!st)
+            st = atom_safetensors_write(path, list + i * each, i < layers ? each : n - i * each, err);
+        free(path);
+    }
+    return st;
+}
+
+static enum atom_status put_index(const struct atom_random_dir *d, const char *dir, struct atom_error *err)
+{
+    int n, each = atom_random_per_layer(d->random), layers = d->cfg->layers, failed = 0;
+    const struct atom_tensor *list = atom_random_list(d->random, &n);
+    json_t *map = json_object();
+    json_int_t total = 0;
+    for (int i = 0; i < n; i++) {
+        char name[64];
+        name_shard(i / each < layers ? i / each : layers, layers + 1, name);
+        failed |= json_object_set_new(map, list[i].name, json_string(name));
+        total += (json_int_t)list[i].n_bytes;
+    }
+    json_t *o = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", total, "weight_map", map);
+    char *text = o && !failed ? json_dumps(o, JSON_INDENT(2)) : NULL;
+    enum atom_status st = put_text(dir, "model.safetensors.index.json", text, err);
+    free(text);
+    json_decref(o);
     return st;
 }
 
@@ -79,14 +111,15 @@ static enum atom_status must_not_be(const char *path, struct atom_error *err)
     return errno == ENOENT ? ATOM_OK : atom_fail_errno(err, errno, "cannot look at %s", path);
 }
 
-static enum atom_status fill(const struct atom_random *random, const struct atom_config *cfg, const char *partial,
-                             const char *dir, struct atom_error *err)
+static enum atom_status fill(const struct atom_random_dir *d, const char *partial, const char *dir,
+                             struct atom_error *err)
 {
     if (mkdir(partial, 0777))
         return atom_fail_errno(err, errno, "cannot make the directory %s", partial);
-    enum atom_status st = put_config(partial, cfg, err);
-    st = st ? st : put_tokenizer(partial, cfg->vocab, err);
-    st = st ? st : put_tensors(partial, random, err);
+    enum atom_status st = put_config(partial, d->cfg, err);
+    st = st ? st : put_tokenizer(partial, d->cfg->vocab, err);
+    st = st ? st : put_shards(d, partial, err);
+    st = st ? st : put_index(d, partial, err);
     st = st ? st : must_not_be(dir, err);
     st = st ? st : atom_dir_replace(partial, dir, err);
     if (st)
@@ -94,22 +127,21 @@ static enum atom_status fill(const struct atom_random *random, const struct atom
     return st;
 }
 
-enum atom_status atom_random_save(const struct atom_random *random, const struct atom_config *cfg, const char *dir,
-                                  struct atom_error *err)
+enum atom_status atom_random_save(const struct atom_random_dir *d, struct atom_error *err)
 {
-    size_t n = strlen(dir);
-    while (n > 1 && dir[n - 1] == '/')
+    size_t n = strlen(d->dir);
+    while (n > 1 && d->dir[n - 1] == '/')
         n--;
     if (n == 0)
         return atom_fail(err, ATOM_ERR_INVALID, "the directory to make has no name");
-    char *name = strndup(dir, n), *partial = NULL;
+    char *name = strndup(d->dir, n), *partial = NULL;
     if (!name || asprintf(&partial, "%s.partial", name) < 0) {
         free(name);
         return atom_fail_nomem(err, n);
     }
     enum atom_status st = must_not_be(name, err);
     st = st ? st : must_not_be(partial, err);
-    st = st ? st : fill(random, cfg, partial, name, err);
+    st = st ? st : fill(d, partial, name, err);
     free(name);
     free(partial);
     return st;

@@ -14,8 +14,17 @@ json_t *atom_letters_tokenizer(int n_ids);
 /* config.json's text for this config, malloc'd; NULL: out of memory. */
 char *atom_config_text(const struct atom_config *cfg);
 
-/* Makes DIR (as DIR.partial, synced, then renamed), which must not be there. It has every tensor of `random`. */
-enum atom_status atom_random_save(const struct atom_random *random, const struct atom_config *cfg, const char *dir,
-                                  struct atom_error *err);
+struct atom_random_dir {
+    const char *dir;
+    const struct atom_random *random;
+    const struct atom_config *cfg; /* that `random` was made for */
+    /* Called before each file of tensors; a failure ends the work. May be NULL. */
+    enum atom_status (*tell)(void *user, int done, int total, struct atom_error *err);
+    void *user;
+};
+
+/* Makes DIR, which must not be there, as DIR.partial, synced and then renamed: a file of tensors for each layer. On
+ * failure DIR.partial is deleted. */
+enum atom_status atom_random_save(const struct atom_random_dir *d, struct atom_error *err);
 
 #endif

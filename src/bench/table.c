@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const bound_words[] = {"", "of int8 peak", "of f32 peak", "of read bandwidth"};
+static const char *const bound_words[] = {"", "of int8 peak", "of f32 peak", "of bf16 peak", "of read bandwidth"};
 
 static bool same_text(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
 
@@ -78,11 +78,12 @@ static void put_kernel_heading(FILE *f, const struct atom_bench_line *l)
         fprintf(f, "W%d, activations float", l->wbits);
     else
         fprintf(f, "W%dA%dKV%d", l->wbits, l->abits, l->kv);
-    fprintf(f, ", %d thread%s; same bits as scalar at", l->threads, l->threads == 1 ? "" : "s");
+    fprintf(f, ", %d thread%s; ", l->threads, l->threads == 1 ? "" : "s");
     for (int i = 0; l->checked[i]; i++)
-        fprintf(f, "%s %d", i ? "," : "", l->checked[i]);
-    fprintf(f, " tokens\n  %-20s  %6s  %6s  %10s  %10s  %8s  %8s   share\n", "", "tokens", "depth", "median", "fastest",
-            "Gop/s", "GB/s");
+        fprintf(f, "%s%d", i ? ", " : "same bits as scalar at ", l->checked[i]);
+    fputs(l->checked[0] ? " tokens\n" : "bits of this tier's own\n", f);
+    fprintf(f, "  %-20s  %6s  %6s  %10s  %10s  %8s  %8s   share\n", "", "tokens", "depth", "median", "fastest", "Gop/s",
+            "GB/s");
 }
 
 static void put_kernel(FILE *f, const struct atom_bench_line *l, const struct atom_bench_line *before)

@@ -17,7 +17,8 @@ double atom_median(double *seconds, int n)
 
 void atom_line_times(struct atom_bench_line *line, double *seconds, int n, const struct atom_ceilings *ceilings)
 {
-    static const enum atom_ceiling_id ids[] = {ATOM_N_CEILINGS, ATOM_CEIL_INT8, ATOM_CEIL_F32, ATOM_CEIL_READ};
+    static const enum atom_ceiling_id ids[] = {ATOM_N_CEILINGS, ATOM_CEIL_INT8, ATOM_CEIL_F32, ATOM_CEIL_BF16,
+                                               ATOM_CEIL_READ};
     line->median_s = atom_median(seconds, n);
     line->fastest_s = seconds[0];
     double most = line->bound ? ceilings->at[ids[line->bound]].all : 0;

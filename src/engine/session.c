@@ -236,7 +236,7 @@ enum atom_status atom_session_logits(struct atom_session *s, const int *rows, in
         if (rows[i] < 0 || rows[i] >= s->last_tok)
             return atom_fail(err, ATOM_ERR_INVALID, "row %d is not among the %d tokens of the last step", rows[i],
                              s->last_tok);
-    m->backend->logits(s->work, m->final_norm, m->cfg.rms_eps, &m->head_site, m->head, rows, n, logits);
+    m->backend->logits(s->work, m->final_norm, m->cfg.rms_eps, &m->head.site, m->head.linear, rows, n, logits);
     for (int i = 0; i < n; i++)
         if (!atom_all_finite(logits + (size_t)i * (size_t)m->cfg.vocab, (size_t)m->cfg.vocab))
             return atom_fail(err, ATOM_ERR_NUMERIC, "the logits of row %d hold a number that is not finite", rows[i]);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From the tensors of a checkpoint to a layer in a backend's form. */
+#include "base/thread.h"
 #include "model/layer.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,11 +111,32 @@ static uint32_t worst_32(const uint8_t *p, size_t n)
     return worst;
 }
 
+enum { CHECKED_BYTES = 1 << 18 }; /* at once */
+
+struct finite_task {
+    const struct atom_tensor *t;
+    atomic_bool bad;
+};
+
+static void check_block(void *ctx, int i, int worker)
+{
+    struct finite_task *task = ctx;
+    enum atom_dtype dtype = task->t->dtype;
+    size_t first = (size_t)i * CHECKED_BYTES, left = task->t->n_bytes - first;
+    size_t n_bytes = left < CHECKED_BYTES ? left : CHECKED_BYTES;
+    const uint8_t *p = (const uint8_t *)task->t->data + first;
+    uint32_t infinity = dtype == ATOM_F32 ? 0x7F800000 : dtype == ATOM_F16 ? 0x7C00 : 0x7F80;
+    (void)worker;
+    if ((dtype == ATOM_F32 ? worst_32(p, n_bytes / 4) : worst_16(p, n_bytes / 2)) >= infinity)
+        atomic_store(&task->bad, true);
+}
+
 enum atom_status atom_tensor_finite(const struct atom_tensor *t, struct atom_error *err)
 {
+    struct finite_task task = {.t = t};
     size_t n = t->n_bytes / atom_dtype_bytes(t->dtype), i = 0;
-    uint32_t infinity = t->dtype == ATOM_F32 ? 0x7F800000 : t->dtype == ATOM_F16 ? 0x7C00 : 0x7F80;
-    if ((t->dtype == ATOM_F32 ? worst_32(t->data, n) : worst_16(t->data, n)) < infinity)
+    atom_parallel((int)((t->n_bytes + CHECKED_BYTES - 1) / CHECKED_BYTES), check_block, &task);
+    if (!atomic_load(&task.bad))
         return ATOM_OK;
     float x = 0;
     for (; i < n; i++) {

@@ -90,37 +90,57 @@ enum atom_status atom_model_step(const struct atom_model *m, struct atom_work *w
     return ATOM_OK;
 }
 
-static enum atom_status load_head(struct atom_model *m, struct atom_error *err)
+static enum atom_status head_part(const struct atom_config *cfg, const struct atom_tensors *tensors,
+                                  struct atom_linear_part *part, struct atom_error *err)
 {
-    const struct atom_config *cfg = &m->cfg;
-    struct atom_linear_part part = {.name = "lm_head", .n = cfg->vocab};
     const struct atom_tensor *t;
     enum atom_status st;
-    m->head_site = (struct atom_site){.bits = integer_head(cfg) ? 8 : 16, .clip = 1.0f, .gathers = true};
-    st = head_layout(cfg, &m->head_site.lay, err);
-    if (st)
-        return st;
+    *part = (struct atom_linear_part){.name = "lm_head", .n = cfg->vocab};
     if (integer_head(cfg)) {
-        st = atom_tensors_need(m->tensors, "lm_head.qweight", 1u << ATOM_I8, cfg->vocab, cfg->hidden, &t, err);
+        st = atom_tensors_need(tensors, "lm_head.qweight", 1u << ATOM_I8, cfg->vocab, cfg->hidden, &t, err);
         if (st)
             return st;
-        part.kind = ATOM_W_BYTE;
-        part.qweight = t->data;
-        part.rows_per_scale = 1;
-        part.row_scales = true;
-        st = atom_tensors_need(m->tensors, "lm_head.scales", 1u << ATOM_F16, cfg->vocab, -1, &t, err);
+        part->kind = ATOM_W_BYTE;
+        part->qweight = t->data;
+        part->rows_per_scale = 1;
+        part->row_scales = true;
+        st = atom_tensors_need(tensors, "lm_head.scales", 1u << ATOM_F16, cfg->vocab, -1, &t, err);
         st = st ? st : atom_tensor_finite(t, err);
-        part.scales = st ? NULL : t->data;
-    } else {
-        const char *name = cfg->tied ? "model.embed_tokens.weight" : "lm_head.weight";
-        st = atom_tensors_need(m->tensors, name, ATOM_FLOATS, cfg->vocab, cfg->hidden, &t, err);
-        st = st || cfg->tied ? st : atom_tensor_finite(t, err);
-        part.kind = st ? ATOM_W_F32 : atom_float_kind(t->dtype);
-        part.weight = st ? NULL : t->data;
+        part->scales = st ? NULL : t->data;
+        return st;
     }
-    st = st ? st : m->backend->linear_create(&m->head_site, &part, 1, &m->head, err);
-    atom_tensors_release(m->tensors);
+    const char *name = cfg->tied ? "model.embed_tokens.weight" : "lm_head.weight";
+    st = atom_tensors_need(tensors, name, ATOM_FLOATS, cfg->vocab, cfg->hidden, &t, err);
+    st = st || cfg->tied ? st : atom_tensor_finite(t, err);
+    if (st)
+        return st;
+    part->kind = atom_float_kind(t->dtype);
+    part->weight = t->data;
+    return ATOM_OK;
+}
+
+enum atom_status atom_head_load(const struct atom_backend *b, const struct atom_config *cfg,
+                                const struct atom_tensors *tensors, struct atom_head *out, struct atom_error *err)
+{
+    struct atom_head h = {.site = {.bits = integer_head(cfg) ? 8 : 16, .clip = 1.0f, .gathers = true}};
+    struct atom_linear_part part;
+    enum atom_status st = head_part(cfg, tensors, &part, err);
+    st = st ? st : head_layout(cfg, &h.site.lay, err);
+    st = st ? st : b->linear_create(&h.site, &part, 1, &h.linear, err);
+    if (st)
+        atom_head_fini(b, &h);
+    else
+        *out = h;
+    atom_tensors_release(tensors);
     return st;
+}
+
+void atom_head_fini(const struct atom_backend *b, struct atom_head *h)
+{
+    if (h->linear)
+        b->linear_free(h->linear);
+    atom_layout_fini(&h->site.lay);
+    *h = (struct atom_head){.linear = NULL};
 }
 
 static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
@@ -142,7 +162,7 @@ static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
     if (!m->final_norm)
         return atom_fail_nomem(err, (size_t)cfg->hidden * sizeof *m->final_norm);
     atom_tensor_floats(t, 0, (size_t)cfg->hidden, m->final_norm);
-    return load_head(m, err);
+    return atom_head_load(m->backend, cfg, m->tensors, &m->head, err);
 }
 
 static enum atom_status load_layers(struct atom_model *m, struct atom_error *err)
@@ -228,9 +248,7 @@ void atom_model_close(struct atom_model *m)
         if (m->layers[i].backend)
             atom_layer_fini(&m->layers[i]);
     free(m->layers);
-    if (m->head)
-        m->backend->linear_free(m->head);
-    atom_layout_fini(&m->head_site.lay);
+    atom_head_fini(m->backend, &m->head);
     free(m->final_norm);
     atom_tokenizer_close(m->tokenizer);
     atom_tensors_close(m->tensors);

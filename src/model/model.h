@@ -5,6 +5,12 @@
 
 #include "model/layer.h"
 
+/* From the last norm to logits. */
+struct atom_head {
+    struct atom_site site;
+    struct atom_linear *linear;
+};
+
 struct atom_model {
     struct atom_config cfg;
     struct atom_model_info info;
@@ -15,13 +21,17 @@ struct atom_model {
     const struct atom_tensor *embedding; /* [vocab, hidden] */
     enum atom_weight_kind embedding_kind;
     float *final_norm;
-    struct atom_site head_site;
-    struct atom_linear *head;
+    struct atom_head head;
 };
 
 /* A model from what a directory holds. It takes tensors and tokenizer (which may be NULL) over, on failure too. */
 enum atom_status atom_model_build(const struct atom_config *cfg, struct atom_tensors *tensors,
                                   struct atom_tokenizer *tokenizer, struct atom_model **out, struct atom_error *err);
+
+/* Reads and packs the head. */
+enum atom_status atom_head_load(const struct atom_backend *b, const struct atom_config *cfg,
+                                const struct atom_tensors *tensors, struct atom_head *out, struct atom_error *err);
+void atom_head_fini(const struct atom_backend *b, struct atom_head *h); /* also one of zeros */
 
 /* The work and cache that a model's steps need. */
 enum atom_status atom_model_work(const struct atom_config *cfg, const struct atom_backend *b, int max_tok,

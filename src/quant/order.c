@@ -50,23 +50,6 @@ enum atom_status atom_order_rank(const char *site, const double *energy, int k, 
     return ATOM_OK;
 }
 
-enum atom_status atom_order_check(const char *site, const int32_t *order, int k, struct atom_error *err)
-{
-    enum atom_status st = ATOM_OK;
-    unsigned char *seen = calloc((size_t)k + 1, 1);
-    if (!seen)
-        return atom_fail_nomem(err, (size_t)k + 1);
-    for (int i = 0; i < k && !st; i++) {
-        if (order[i] < 0 || order[i] >= k)
-            st = atom_fail(err, ATOM_ERR_FORMAT, "order of site '%s': place %d holds channel %d of %d", site, i,
-                           (int)order[i], k);
-        else if (seen[order[i]]++)
-            st = atom_fail(err, ATOM_ERR_FORMAT, "order of site '%s': channel %d appears twice", site, (int)order[i]);
-    }
-    free(seen);
-    return st;
-}
-
 void atom_order_columns(const float *w, int n, int k, const int32_t *order, float *out)
 {
     for (int r = 0; r < n; r++) {

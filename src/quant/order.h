@@ -17,9 +17,6 @@ int atom_outliers_quarter(int requested, int k);
 enum atom_status atom_order_rank(const char *site, const double *energy, int k, int outliers, int32_t *order,
                                  struct atom_error *err);
 
-/* ATOM_ERR_FORMAT naming `site` unless order [k] holds each of 0..k-1 once. */
-enum atom_status atom_order_check(const char *site, const int32_t *order, int k, struct atom_error *err);
-
 /* out[r, i] = w[r, order[i]] for w, out [n, k]: a linear's input channels into stored order. */
 void atom_order_columns(const float *w, int n, int k, const int32_t *order, float *out);
 /* out[i, :] = w[order[i], :] for w, out [n, k]: gate and up rows into the order of down_in (biases: k = 1). */

@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quant/pack.h"
 
-#include "quant/order.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { NAME_BYTES = 256 };
 
 void atom_pack_fini(struct atom_pack *p)
 {
@@ -150,122 +146,4 @@ enum atom_status atom_pack_copy(struct atom_pack *p, const struct atom_tensor *t
         memcpy(data, t->data, t->n_bytes);
     copy.data = data;
     return atom_pack_tensor(p, &copy, NULL, err);
-}
-
-/* ---- back ----------------------------------------------------------------------------------------------------------
- */
-
-/* linear.part of shape [d0] or [d0, d1], copied to `to`. */
-static enum atom_status read_part(const struct atom_tensors *t, const char *linear, const char *part,
-                                  enum atom_dtype dtype, const int64_t dims[2], void *to, struct atom_error *err)
-{
-    char name[NAME_BYTES];
-    const struct atom_tensor *tensor;
-    snprintf(name, sizeof name, "%s.%s", linear, part);
-    enum atom_status st = atom_tensors_need(t, name, 1u << dtype, dims[0], dims[1], &tensor, err);
-    if (!st && tensor->n_bytes)
-        memcpy(to, tensor->data, tensor->n_bytes);
-    return st;
-}
-
-static enum atom_status check_scales(const char *linear, const char *part, const uint16_t *scales, size_t n,
-                                     struct atom_error *err)
-{
-    for (size_t i = 0; i < n; i++)
-        if (scales[i] == 0 || scales[i] >= 0x7c00)
-            return atom_fail(err, ATOM_ERR_FORMAT, "tensor '%s.%s': value %zu is not a positive number", linear, part,
-                             i);
-    return ATOM_OK;
-}
-
-static enum atom_status unpack_nibbles(const struct atom_tensors *t, const char *linear, struct atom_qlinear *q,
-                                       struct atom_error *err)
-{
-    const int main = q->k - q->outliers, row_bytes = (main + 1) / 2;
-    const int lo = -(1 << (q->bits - 1)), hi = -lo - 1;
-    const size_t n_bytes = (size_t)q->n * (size_t)row_bytes;
-    uint8_t *bytes = malloc(n_bytes + 1);
-    if (!bytes)
-        return atom_fail_nomem(err, n_bytes + 1);
-    enum atom_status st = read_part(t, linear, "qweight", ATOM_U8, (int64_t[2]){q->n, row_bytes}, bytes, err);
-    for (int r = 0; r < q->n && !st; r++)
-        for (int j = 0; j < row_bytes * 2; j++) {
-            int x = (bytes[(size_t)r * (size_t)row_bytes + (size_t)(j / 2)] >> (j % 2 * 4) & 15) - 8;
-            if (j < main ? x < lo || x > hi : x != 0) {
-                st = atom_fail(err, ATOM_ERR_FORMAT, "tensor '%s.qweight': %d at [%d, %d] is not possible %s", linear,
-                               x, r, j, j < main ? "with its bits" : "as padding");
-                break;
-            }
-            if (j < main)
-                q->q[(size_t)r * (size_t)main + (size_t)j] = (int8_t)x;
-        }
-    free(bytes);
-    return st;
-}
-
-static enum atom_status unpack_outliers(const struct atom_tensors *t, const char *linear, struct atom_qlinear *q,
-                                        struct atom_error *err)
-{
-    enum atom_status st =
-        read_part(t, linear, "outlier_qweight", ATOM_I8, (int64_t[2]){q->n, q->outliers}, q->outlier_q, err);
-    if (!st)
-        st = read_part(t, linear, "outlier_scales", ATOM_F16, (int64_t[2]){q->n, -1}, q->outlier_scales, err);
-    return st ? st : check_scales(linear, "outlier_scales", q->outlier_scales, (size_t)q->n, err);
-}
-
-/* flat: scales are [n], not [n, 1]. */
-static enum atom_status unpack(const struct atom_tensors *t, const char *linear, bool flat, struct atom_qlinear *q,
-                               struct atom_error *err)
-{
-    const int64_t sets = (q->n - 1) / q->rows_per_scale + 1, main = q->k - q->outliers;
-    enum atom_status st = q->bits == 8 ? read_part(t, linear, "qweight", ATOM_I8, (int64_t[2]){q->n, main}, q->q, err)
-                                       : unpack_nibbles(t, linear, q, err);
-    if (!st)
-        st = read_part(t, linear, "scales", ATOM_F16, (int64_t[2]){sets, flat ? -1 : q->groups}, q->scales, err);
-    if (!st)
-        st = check_scales(linear, "scales", q->scales, (size_t)sets * (size_t)q->groups, err);
-    if (!st && q->outliers)
-        st = unpack_outliers(t, linear, q, err);
-    return st;
-}
-
-static enum atom_status create_and_unpack(const struct atom_tensors *t, const char *linear, int n, int k,
-                                          const struct atom_weight_options *opt, bool flat, struct atom_qlinear **out,
-                                          struct atom_error *err)
-{
-    struct atom_qlinear *q = NULL;
-    enum atom_status st = atom_qlinear_create(linear, n, k, opt, &q, err);
-    if (!st)
-        st = unpack(t, linear, flat, q, err);
-    if (!st)
-        st = atom_tensors_check(t, err);
-    if (st) {
-        atom_qlinear_free(q);
-        return st;
-    }
-    *out = q;
-    return ATOM_OK;
-}
-
-enum atom_status atom_unpack_linear(const struct atom_tensors *t, const char *linear, int n, int k,
-                                    const struct atom_weight_options *opt, struct atom_qlinear **out,
-                                    struct atom_error *err)
-{
-    return create_and_unpack(t, linear, n, k, opt, false, out, err);
-}
-
-enum atom_status atom_unpack_head(const struct atom_tensors *t, const char *linear, int n, int k,
-                                  struct atom_qlinear **out, struct atom_error *err)
-{
-    const struct atom_weight_options opt = {.bits = 8, .rows_per_scale = 1, .clip = 1.0f};
-    return create_and_unpack(t, linear, n, k, &opt, true, out, err);
-}
-
-enum atom_status atom_unpack_order(const struct atom_tensors *t, const char *site, int k, int32_t *order,
-                                   struct atom_error *err)
-{
-    enum atom_status st = read_part(t, site, "order", ATOM_I32, (int64_t[2]){k, -1}, order, err);
-    if (!st)
-        st = atom_order_check(site, order, k, err);
-    return st ? st : atom_tensors_check(t, err);
 }

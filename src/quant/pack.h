@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantized linears as the tensors of a checkpoint (docs/design.md, section 4), and back.
+/* Quantized linears as the tensors of a checkpoint (docs/design.md, section 4).
  *
  *     P.qweight          U8  [n, ceil((k - o) / 2)]   under 8 bits: q + 8, even column in the low nibble, padding 8
  *                        I8  [n, k - o]               8 bits
@@ -36,16 +36,5 @@ enum atom_status atom_pack_tensor(struct atom_pack *p, const struct atom_tensor 
                                   struct atom_error *err);
 /* The same with its data copied. */
 enum atom_status atom_pack_copy(struct atom_pack *p, const struct atom_tensor *t, struct atom_error *err);
-
-/* Reads `linear` [n, k] back. Shapes and dtypes must be what the options ask for, integers within their bits, scales
- * positive and finite. */
-enum atom_status atom_unpack_linear(const struct atom_tensors *t, const char *linear, int n, int k,
-                                    const struct atom_weight_options *opt, struct atom_qlinear **out,
-                                    struct atom_error *err);
-enum atom_status atom_unpack_head(const struct atom_tensors *t, const char *linear, int n, int k,
-                                  struct atom_qlinear **out, struct atom_error *err);
-/* order [k], checked to hold each channel once. */
-enum atom_status atom_unpack_order(const struct atom_tensors *t, const char *site, int k, int32_t *order,
-                                   struct atom_error *err);
 
 #endif
