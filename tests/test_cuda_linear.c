@@ -148,8 +148,13 @@ static float formula(const struct problem *p, int t, int r)
     const struct atom_cuda_site *s = &p->site;
     const struct part *w = part_of(p, &r);
     int normal = s->k - s->outliers;
-    float y = 0.0f;
+    float y = 0.0f, before = 0.0f;
+    int splits = atom_cuda_linear_splits(p->w, p->n_tok), split = 1;
     for (int run = 0; run < s->n_runs; run++) {
+        if (run == s->n_runs * split / splits) { /* another part: a chain of its own */
+            before = split++ > 1 ? before + y : y;
+            y = 0.0f;
+        }
         const int8_t *q = p->q + (size_t)t * (size_t)s->k_padded + (size_t)run * ATOM_CUDA_RUN;
         bool outlier = run >= s->n_groups;
         int first = outlier ? (run - s->n_groups) * ATOM_CUDA_RUN : run * ATOM_CUDA_RUN, scale = outlier ? s->n_groups : run;
@@ -163,7 +168,7 @@ static float formula(const struct problem *p, int t, int r)
                                            : w->scales[(size_t)(r / w->rows_per_scale) * (size_t)s->n_groups + (size_t)run]);
         y = fmaf((float)acc, p->tok_scales[(size_t)scale * (size_t)p->tok_stride + (size_t)t] * s_w, y);
     }
-    return y;
+    return split > 1 ? before + y : y;
 }
 
 static float element(enum atom_cuda_float type, const void *y, size_t i)

@@ -188,11 +188,15 @@ static enum atom_status check_job(const struct atom_cuda_linear *j, struct atom_
     return ATOM_OK;
 }
 
+extern "C" int atom_cuda_linear_splits(const struct atom_cuda_weights *w, int n_tok)
+{
+    return atom_cuda_sm90_splits(w, n_tok);
+}
+
 extern "C" size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, int max_tok)
 {
-    (void)w;
     (void)max_tok;
-    return 256;
+    return atom_cuda_sm90_workspace(w);
 }
 
 extern "C" enum atom_status atom_cuda_linear_run(const struct atom_cuda_linear *job, atom_cuda_stream s,

@@ -5,9 +5,12 @@
  * weights by a bulk copy, the tokens' integers by a tensor copy. Two warpgroups of consumers, 64 rows each, take their
  * weights from a stage to registers, where two instructions make eight INT8 of eight nibbles (16 times the value), and
  * multiply; a run's integer sums then become floats, scaled by row and token, while the other warpgroup has the tensor
- * cores. Two blocks that form a cluster have the same tokens: each brings half of them, for both.
+ * cores: they take turns. Two blocks that form a cluster have the same tokens: each brings half of them, for both.
  *
- * Sums run over the groups ascending in one chain of fma, the scalar tier's: results are its bits. */
+ * Few tokens leave the time to reading weights. Then the runs of a tile are split among several blocks, two a
+ * multiprocessor; each leaves its sums in the workspace, and the last to come adds them up in order.
+ *
+ * Sums run over the groups ascending in one chain of fma, the scalar tier's: unsplit results are its bits. */
 #include "cuda/linear.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/wgmma.cuh"
@@ -15,26 +18,37 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-enum { CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1), CLUSTER = 2, SMEM_MAX = 227 * 1024 };
+enum { CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1), FEW = 64 /* tokens, at most, of split work */ };
 
 template <int BN> struct shape {
-    static_assert(BN % (8 * CLUSTER) == 0, "each block of a cluster brings whole swizzle atoms");
     enum {
+        CLUSTER = BN <= FEW ? 1 : 2,
+        BLOCKS = BN <= FEW ? 2 : 1, /* a multiprocessor */
+        SMEM_MAX = 227 * 1024 / BLOCKS - 1024,
         ACT_BYTES = BN * ATOM_CUDA_RUN,
         WEIGHT_AT = ACT_BYTES,
         TOK_SCALE_AT = WEIGHT_AT + (BYTE_RUN_BYTES + 127) / 128 * 128,
         STAGE_BYTES = (TOK_SCALE_AT + BN * 4 + 1023) / 1024 * 1024,
         STAGES = (SMEM_MAX - 1024) / STAGE_BYTES < 8 ? (SMEM_MAX - 1024) / STAGE_BYTES : 8,
         SMEM_BYTES = STAGES * STAGE_BYTES + 1024,
+        PRODUCER_REGISTERS = BLOCKS == 2 ? 24 : 40,
+        CONSUMER_REGISTERS = BLOCKS == 2 ? 104 : 232, /* in all no more than the kernel starts with */
     };
+    static_assert(BN % (8 * CLUSTER) == 0, "each block of a cluster brings whole swizzle atoms");
 };
+
+enum { MAX_SPLITS = 16, TILE_COST = 24 /* what a tile takes besides its tokens, in tokens */ };
+#define ARRIVED_BYTES(w) (((size_t)(w)->n_tiles * sizeof(int) + 255) / 256 * 256)
 
 struct args {
     const uint8_t *weights;
     size_t tile_bytes;
     const float *tok_scales;
     int n, n_tok, tok_stride, n_groups, n_runs;
-    int row_tiles, tok_tiles; /* row tiles by pairs */
+    int row_tiles, tok_tiles;
+    int splits;
+    float *partials; /* [row tile][split][BN/2][256] */
+    int *arrived;    /* [row tile] */
     void *y;
     const void *add;
     const float *bias;
@@ -56,37 +70,55 @@ template <int BN> static __device__ __forceinline__ void next(struct ring &r)
     }
 }
 
-/* A pair of blocks takes work items in turn: tokens fastest, so that what runs at once shares weights. */
+/* The blocks of a cluster take work items in turn: tokens fastest, so that what runs at once shares weights. */
 struct item {
-    int row_tile, tok0;
+    int row_tile, tok0, split;
+    int run0, run1;
 };
+
+template <int BN> static __device__ __forceinline__ int my_rank() { return shape<BN>::CLUSTER == 1 ? 0 : (int)cluster_rank(); }
 
 template <int BN> static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
 {
-    if (i >= a.row_tiles / CLUSTER * a.tok_tiles)
+    enum { CLUSTER = shape<BN>::CLUSTER };
+    if (i >= a.row_tiles / CLUSTER * a.tok_tiles * a.splits)
         return false;
-    it.row_tile = i / a.tok_tiles * CLUSTER + (int)cluster_rank();
+    it.split = i % a.splits;
+    i /= a.splits;
+    it.row_tile = i / a.tok_tiles * CLUSTER + my_rank<BN>();
     it.tok0 = i % a.tok_tiles * BN;
+    it.run0 = a.n_runs * it.split / a.splits;
+    it.run1 = a.n_runs * (it.split + 1) / a.splits;
     return true;
+}
+
+/* Where a run of a tile starts. */
+static __device__ __forceinline__ size_t run_at(const struct args &a, int run)
+{
+    return run <= a.n_groups ? (size_t)run * NIBBLE_RUN_BYTES
+                             : (size_t)a.n_groups * NIBBLE_RUN_BYTES + (size_t)(run - a.n_groups) * BYTE_RUN_BYTES;
 }
 
 template <int BN> static __device__ void produce(const struct args &a, const CUtensorMap *map, struct ring r)
 {
     using S = shape<BN>;
-    int rank = (int)cluster_rank();
+    int rank = my_rank<BN>();
     struct item it;
-    for (int i = blockIdx.x / CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / CLUSTER) {
-        const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes;
+    for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
+        const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, it.run0);
         int tok = a.tok_stride - it.tok0 < BN ? a.tok_stride - it.tok0 : BN;
-        for (int run = 0; run < a.n_runs; run++, next<BN>(r)) {
+        for (int run = it.run0; run < it.run1; run++, next<BN>(r)) {
             uint32_t w_bytes = run < a.n_groups ? NIBBLE_RUN_BYTES : BYTE_RUN_BYTES;
             int scale = run < a.n_groups ? run : a.n_groups;
             uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
             barrier_wait(&r.empty[r.stage], r.phase ^ 1);
             barrier_arrive_expect(&r.full[r.stage], S::ACT_BYTES + w_bytes + (uint32_t)tok * 4);
-            tensor_copy(to + rank * (S::ACT_BYTES / CLUSTER), map, run * ATOM_CUDA_RUN, it.tok0 + rank * (BN / CLUSTER),
-                        &r.full[r.stage], (1 << CLUSTER) - 1);
             bulk_copy(to + S::WEIGHT_AT, w, w_bytes, &r.full[r.stage]);
+            if constexpr (S::CLUSTER == 1)
+                tensor_copy(to, map, run * ATOM_CUDA_RUN, it.tok0, &r.full[r.stage]);
+            else
+                tensor_copy(to + rank * (S::ACT_BYTES / S::CLUSTER), map, run * ATOM_CUDA_RUN,
+                            it.tok0 + rank * (BN / S::CLUSTER), &r.full[r.stage], (1 << S::CLUSTER) - 1);
             bulk_copy(to + S::TOK_SCALE_AT, a.tok_scales + (size_t)scale * a.tok_stride + it.tok0, (uint32_t)tok * 4,
                       &r.full[r.stage]);
             w += w_bytes;
@@ -132,6 +164,16 @@ static __device__ __forceinline__ void promote(const int (&acc)[BN / 2], const f
     }
 }
 
+/* Warpgroups take turns at the tensor cores: both at once would then both scale, and leave them idle. */
+static __device__ __forceinline__ void warpgroup_wait(int group)
+{
+    asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory");
+}
+static __device__ __forceinline__ void warpgroup_go(int group)
+{
+    asm volatile("bar.arrive %0, 256;" ::"r"(1 + group) : "memory");
+}
+
 /* One run of a stage: multiply, then scale. */
 template <int BN>
 static __device__ __forceinline__ void consume(const uint8_t *stage, bool nibbles, int group, float (&y)[BN / 2])
@@ -143,6 +185,9 @@ static __device__ __forceinline__ void consume(const uint8_t *stage, bool nibble
     const uint8_t *w = stage + S::WEIGHT_AT;
     load_weights(w + group * (nibbles ? NIBBLE_BYTES / 2 : BYTE_BYTES / 2) + warp * 512 + lane * 16, nibbles, a);
     uint64_t desc = swizzled_descriptor(stage);
+    const bool turns = BN > FEW;
+    if (turns)
+        warpgroup_wait(group);
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < 4; step++)
@@ -153,6 +198,8 @@ static __device__ __forceinline__ void consume(const uint8_t *stage, bool nibble
     float by = nibbles ? 0.0625f : 1.0f; /* nibbles came as 16 times their value */
     float s0 = __half2float(row_scales[0]) * by, s1 = __half2float(row_scales[8]) * by;
     wgmma_wait<0>();
+    if (turns)
+        warpgroup_go(1 - group);
     promote<BN>(acc, reinterpret_cast<const float *>(stage + S::TOK_SCALE_AT) + lane % 4 * 2, s0, s1, y);
 }
 
@@ -251,29 +298,66 @@ static __device__ __forceinline__ void put_tile(const struct args &a, const stru
         put_plain<BN, T>(a, it, row0, y);
 }
 
+/* Leaves this split's sums in the workspace. True for the last split of the tile, which then has all of them added up
+ * in order. */
+template <int BN> static __device__ bool gather_splits(const struct args &a, const struct item &it, float (&y)[BN / 2])
+{
+    __shared__ int last;
+    int t = threadIdx.x - 128;
+    float *mine = a.partials + ((size_t)it.row_tile * a.splits + it.split) * (BN / 2) * 256 + t;
+#pragma unroll
+    for (int e = 0; e < BN / 2; e++)
+        __stcg(mine + e * 256, y[e]);
+    __threadfence();
+    asm volatile("bar.sync 3, 256;" ::: "memory");
+    if (t == 0)
+        last = atomicAdd(&a.arrived[it.row_tile], 1) == a.splits - 1;
+    asm volatile("bar.sync 3, 256;" ::: "memory");
+    if (!last)
+        return false;
+    __threadfence();
+    const float *from = a.partials + (size_t)it.row_tile * a.splits * (BN / 2) * 256 + t;
+#pragma unroll
+    for (int e = 0; e < BN / 2; e++)
+        y[e] = __ldcg(from + e * 256);
+    for (int split = 1; split < a.splits; split++) {
+        from += (BN / 2) * 256;
+#pragma unroll
+        for (int e = 0; e < BN / 2; e++)
+            y[e] += __ldcg(from + e * 256);
+    }
+    if (t == 0)
+        a.arrived[it.row_tile] = 0; /* as the next job wants it */
+    return true;
+}
+
 template <int BN, class T, bool SILU> static __device__ void multiply(const struct args &a, struct ring r)
 {
     using S = shape<BN>;
     int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
     struct item it;
-    for (int i = blockIdx.x / CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / CLUSTER) {
+    if (BN > FEW && group == 1)
+        warpgroup_go(0);
+    for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
         float y[BN / 2];
 #pragma unroll
         for (int e = 0; e < BN / 2; e++)
             y[e] = 0.0f;
-        for (int run = 0; run < a.n_runs; run++, next<BN>(r)) {
+        for (int run = it.run0; run < it.run1; run++, next<BN>(r)) {
             barrier_wait(&r.full[r.stage], r.phase);
             consume<BN>(r.stages + (size_t)r.stage * S::STAGE_BYTES, run < a.n_groups, group, y);
             __syncwarp();
-            if (threadIdx.x % 32 < CLUSTER) /* this warp needs the stage no more; both blocks of the pair write to it */
+            if (threadIdx.x % 32 < S::CLUSTER) /* this warp needs the stage no more; all blocks of the cluster write to it */
                 barrier_arrive_remote(&r.empty[r.stage], threadIdx.x % 32);
         }
+        if (BN <= FEW && a.splits > 1 && !gather_splits<BN>(a, it, y))
+            continue;
         put_tile<BN, T, SILU>(a, it, it.row_tile * TILE_ROWS + group * 64 + warp * 16, y);
     }
 }
 
 template <int BN, class T, bool SILU>
-static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1)
+static __global__ void __launch_bounds__(THREADS, shape<BN>::BLOCKS)
     linear(const __grid_constant__ CUtensorMap map, const struct args a)
 {
     using S = shape<BN>;
@@ -284,20 +368,24 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS
         tensor_prefetch(&map);
         for (int i = 0; i < S::STAGES; i++) {
             barrier_init(&full[i], 1);
-            barrier_init(&empty[i], CLUSTER * CONSUMERS * 4);
+            barrier_init(&empty[i], S::CLUSTER * CONSUMERS * 4);
         }
         barrier_init_fence();
     }
-    cluster_sync();
+    if (S::CLUSTER == 1)
+        __syncthreads();
+    else
+        cluster_sync();
     if (threadIdx.x < 128) {
-        registers_down<40>();
+        registers_down<S::PRODUCER_REGISTERS>();
         if (threadIdx.x == 0)
             produce<BN>(a, &map, r);
     } else {
-        registers_up<232>();
+        registers_up<S::CONSUMER_REGISTERS>();
         multiply<BN, T, SILU>(a, r);
     }
-    cluster_sync(); /* nobody leaves while the other may still write to its barriers */
+    if (S::CLUSTER > 1)
+        cluster_sync(); /* nobody leaves while the other may still write to its barriers */
 }
 
 /* ---- launch ------------------------------------------------------------------------------------------------------ */
@@ -332,25 +420,72 @@ static enum atom_status map_tokens(const struct atom_cuda_acts *a, int rows, CUt
                              : atom_fail(err, ATOM_ERR_DEVICE, "CUDA, describing activations: error %d", (int)e);
 }
 
+/* Splits of a tile's runs when tokens are few: what makes the longest chain of runs on a multiprocessor shortest. Depends
+ * on the weights alone, so that a token's result does not depend on its company. */
+static int splits_for(const struct atom_cuda_weights *w)
+{
+    int best = 1, least = 1 << 30, slots = 2 * atom_cuda_opened()->n_sm, tiles = (w->n + TILE_ROWS - 1) / TILE_ROWS;
+    for (int s = 1; s <= MAX_SPLITS && s <= w->site.n_runs; s++) {
+        int chain = (tiles * s + slots - 1) / slots * ((w->site.n_runs + s - 1) / s) * 4 + s; /* adding up costs a little */
+        if (chain < least) {
+            least = chain;
+            best = s;
+        }
+    }
+    return best;
+}
+
+int atom_cuda_sm90_splits(const struct atom_cuda_weights *w, int n_tok) { return n_tok <= FEW ? splits_for(w) : 1; }
+
+size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w)
+{
+    return ARRIVED_BYTES(w) + (size_t)w->n_tiles * splits_for(w) * FEW * TILE_ROWS * sizeof(float);
+}
+
 template <int BN, class T, bool SILU>
 static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_stream s, struct atom_error *err)
 {
     using S = shape<BN>;
     CUtensorMap map;
-    enum atom_status st = map_tokens(j->a, BN / CLUSTER, &map, err);
+    enum atom_status st = map_tokens(j->a, BN / S::CLUSTER, &map, err);
     st = st ? st
             : atom_cuda_status(cudaFuncSetAttribute(linear<BN, T, SILU>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                     S::SMEM_BYTES),
                                "asking for shared memory", err);
     if (st)
         return st;
-    struct args a = {j->w->data, j->w->tile_bytes, j->a->scales, j->w->n, j->a->n_tok, j->a->tok_stride,
-                     j->w->site.n_groups, j->w->site.n_runs, j->w->n_tiles, (j->a->n_tok + BN - 1) / BN,
-                     j->y, j->add, j->bias, j->y_stride};
-    int items = a.row_tiles / CLUSTER * a.tok_tiles, pairs = atom_cuda_opened()->n_sm / CLUSTER;
-    int grid = (items < pairs ? items : pairs) * CLUSTER;
-    linear<BN, T, SILU><<<(unsigned)grid, THREADS, S::SMEM_BYTES, s>>>(map, a);
-    return atom_cuda_launched("starting a linear", err);
+    struct args a = {};
+    a.weights = j->w->data;
+    a.tile_bytes = j->w->tile_bytes;
+    a.tok_scales = j->a->scales;
+    a.n = j->w->n;
+    a.n_tok = j->a->n_tok;
+    a.tok_stride = j->a->tok_stride;
+    a.n_groups = j->w->site.n_groups;
+    a.n_runs = j->w->site.n_runs;
+    a.row_tiles = S::CLUSTER == 1 ? (j->w->n + TILE_ROWS - 1) / TILE_ROWS : j->w->n_tiles;
+    a.tok_tiles = (j->a->n_tok + BN - 1) / BN;
+    a.splits = BN <= FEW ? splits_for(j->w) : 1;
+    a.arrived = (int *)j->workspace;
+    a.partials = (float *)((uint8_t *)j->workspace + ARRIVED_BYTES(j->w));
+    a.y = j->y;
+    a.add = j->add;
+    a.bias = j->bias;
+    a.y_stride = j->y_stride;
+    int items = a.row_tiles / S::CLUSTER * a.tok_tiles * a.splits;
+    int slots = atom_cuda_opened()->n_sm * S::BLOCKS / S::CLUSTER;
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute cluster = {};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = S::CLUSTER;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    config.gridDim = dim3((unsigned)((items < slots ? items : slots) * S::CLUSTER));
+    config.blockDim = dim3(THREADS);
+    config.dynamicSmemBytes = S::SMEM_BYTES;
+    config.stream = s;
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+    return atom_cuda_status(cudaLaunchKernelEx(&config, linear<BN, T, SILU>, map, a), "starting a linear", err);
 }
 
 template <int BN, class T>
@@ -372,12 +507,38 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     }
 }
 
+/* Tokens of a tile: whole waves of blocks, and not much more than is asked for. */
+static int tile_for(const struct atom_cuda_weights *w, int n_tok)
+{
+    static const int tiles[] = {96, 128, 192};
+    int best = 192, least = 1 << 30, pairs = atom_cuda_opened()->n_sm / 2;
+    if (n_tok <= FEW)
+        return n_tok <= 16 ? 16 : n_tok <= 32 ? 32 : 64;
+    for (int i = 0; i < 3; i++) {
+        int items = w->n_tiles / 2 * ((n_tok + tiles[i] - 1) / tiles[i]);
+        int cost = (items + pairs - 1) / pairs * (tiles[i] + TILE_COST);
+        if (cost <= least) {
+            least = cost;
+            best = tiles[i];
+        }
+    }
+    return best;
+}
+
 enum atom_status atom_cuda_linear_sm90(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err)
 {
-    int n_tok = job->a->n_tok;
-    return n_tok <= 16    ? launch<16>(job, s, err)
-           : n_tok <= 32  ? launch<32>(job, s, err)
-           : n_tok <= 64  ? launch<64>(job, s, err)
-           : n_tok <= 128 ? launch<128>(job, s, err)
-                          : launch<192>(job, s, err);
+    switch (tile_for(job->w, job->a->n_tok)) {
+    case 16:
+        return launch<16>(job, s, err);
+    case 32:
+        return launch<32>(job, s, err);
+    case 64:
+        return launch<64>(job, s, err);
+    case 96:
+        return launch<96>(job, s, err);
+    case 128:
+        return launch<128>(job, s, err);
+    default:
+        return launch<192>(job, s, err);
+    }
 }
