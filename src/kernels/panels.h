@@ -60,6 +60,9 @@ static void gemm(const struct atom_gemm_job *j)
     for (; VEC_TILE > 4 && t + 4 <= j->m; t += 4)
         for (int p = 0; p < j->n_panels; p++)
             gemm_tile(j, t, p, VEC_TILE > 4 ? 4 : 1, 1);
+    for (; VEC_TILE > 2 && t + 2 <= j->m; t += 2)
+        for (int p = 0; p < j->n_panels; p++)
+            gemm_tile(j, t, p, VEC_TILE > 2 ? 2 : 1, 1);
     for (; t < j->m; t++)
         gemm_one_row(j, t);
 }
