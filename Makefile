@@ -47,6 +47,7 @@ comma := ,
 ATOM_LDFLAGS  := $(if $(SAN),-fsanitize=$(SAN:fuzzer-no-link$(comma)%=%)) $(LDFLAGS)
 ATOM_LDLIBS   := $(LAPACKE) $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -lm -pthread $(LDLIBS)
 ISA_avx2   := -mavx2 -mfma -mf16c
+ISA_avxvnni := $(ISA_avx2) -mavxvnni
 ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
 
@@ -76,11 +77,12 @@ quote = '$(subst ','\'',$(strip $1))'
 stamp = @mkdir -p $(@D) && printf '%s\n' $(call quote,$1) | cmp -s - $@ || printf '%s\n' $(call quote,$1) >$@
 
 $(BUILD)/.flags: FORCE | deps-told
-	$(call stamp,$(shell $(CC) --version 2>&1 | head -n 1) $(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ATOM_LDFLAGS) $(ATOM_LDLIBS) $(ISA_avx2) $(ISA_avx512bf16))
+	$(call stamp,$(shell $(CC) --version 2>&1 | head -n 1) $(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ATOM_LDFLAGS) $(ATOM_LDLIBS) $(ISA_avxvnni) $(ISA_avx512bf16))
 $(BUILD)/.sources: FORCE
 	$(call stamp,$(LIB_SRC) $(CLI_SRC))
 
 $(BUILD)/obj/src/kernels/avx2/%.o $(BUILD)/obj/src/bench/avx2/%.o:     ISA := $(ISA_avx2)
+$(BUILD)/obj/src/kernels/avxvnni/%.o: ISA := $(ISA_avxvnni)
 $(BUILD)/obj/src/kernels/avx512/%.o $(BUILD)/obj/src/bench/avx512/%.o: ISA := $(ISA_avx512)
 $(BUILD)/obj/src/kernels/avx512bf16/%.o: ISA := $(ISA_avx512bf16)
 # One object alone knows the commit, so that a new one makes little anew.

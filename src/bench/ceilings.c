@@ -25,6 +25,8 @@ static void find_peaks(struct atom_peaks *p)
     atom_peaks_scalar(p);
     if (strcmp(tier, "scalar") != 0)
         atom_peaks_avx2(p);
+    if (strcmp(tier, "avxvnni") == 0)
+        atom_peaks_avxvnni(p);
     if (strncmp(tier, "avx512", 6) == 0)
         atom_peaks_avx512(p);
 }

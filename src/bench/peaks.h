@@ -33,6 +33,7 @@ struct atom_peaks {
 /* To be called in this order, as far as the tier goes. */
 void atom_peaks_scalar(struct atom_peaks *p);
 void atom_peaks_avx2(struct atom_peaks *p);
+void atom_peaks_avxvnni(struct atom_peaks *p);
 void atom_peaks_avx512(struct atom_peaks *p);
 
 #endif
