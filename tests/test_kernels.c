@@ -402,6 +402,8 @@ static void bf16_sums_are_close(void **state)
                     want += p;
                     terms += fabs(p);
                 }
+                if (terms > FLT_MAX / 2) /* sums on the way may be infinite */
+                    continue;
                 if (!(fabs((double)y[i] - want) <= 2 * n * 0x1p-24 * terms + n * 0x1p-125))
                     fail_msg("row %d: %g, not %g", i, (double)y[i], want);
             }

@@ -9,7 +9,7 @@
 /* Integer tile: m tokens times the 32 rows of a panel, m constant. Weights are the unsigned side of vpdpbusd (q+8 or
  * q+128), so 8 or 128 times the run's activation sum is taken off once per run. Six tokens are the widest tile whose
  * integers and floats all stay in registers: 12 + 12, and 7 for weights, mask and activations. */
-enum { INT_TILE = 6, AHEAD_BYTES = 4096 };
+enum { INT_TILE = 6, AHEAD_BYTES = 1536 };
 
 struct tile {
     const uint8_t *w;       /* the panel */
@@ -19,6 +19,7 @@ struct tile {
     const int32_t *sums;
     float *y;
     size_t ld;
+    size_t ahead; /* bytes: where to prefetch */
     bool add;
 };
 
@@ -42,8 +43,8 @@ VEC_FN void prefetch(const struct tile *x, const int m, size_t at)
 {
     if (m == 1)
         return;
-    _mm_prefetch(x->w + at + AHEAD_BYTES, _MM_HINT_T0);
-    _mm_prefetch(x->w + at + AHEAD_BYTES + 64, _MM_HINT_T0);
+    _mm_prefetch(x->w + at + x->ahead, _MM_HINT_T1);
+    _mm_prefetch(x->w + at + x->ahead + 64, _MM_HINT_T1);
 }
 
 VEC_FN void nibble_run(const struct tile *x, const int m, size_t at, const int8_t *q, size_t stride, int padded,
@@ -141,6 +142,9 @@ static void linear_int(const struct atom_linear_job *job)
         x.a_scales = job->a->scales + (size_t)t * (size_t)lay->n_scales;
         x.sums = job->a->sums + (size_t)t * (size_t)lay->n_runs;
         x.y = job->y + (size_t)from * job->ld;
+        /* The last tile finds its weights in a cache: it brings the next panel, so that memory works while this
+         * computes. */
+        x.ahead = i > 0 && i == n_tiles - 1 ? w->panel_bytes : AHEAD_BYTES;
         tiles[(i + 1) * n / n_tiles - from - 1](w, &x);
     }
 }
