@@ -61,6 +61,7 @@ comma := ,
 ATOM_LDFLAGS  := $(if $(SAN),-fsanitize=$(SAN:fuzzer-no-link$(comma)%=%)) $(LDFLAGS)
 ATOM_LDLIBS   := $(LAPACKE) $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -lm -pthread $(CUDA_LIBS) $(LDLIBS)
 ISA_avx2   := -mavx2 -mfma -mf16c
+ISA_avxvnni := $(ISA_avx2) -mavxvnni
 ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
 
@@ -75,11 +76,11 @@ CUDA_SRC := $(sort $(wildcard src/cuda/*.cu))
 ifeq ($(WITH_CUDA),1)
 LIB_SRC  := $(filter-out src/cuda/absent.c,$(LIB_SRC))
 else
-LIB_SRC  := $(filter-out src/cuda/%.c,$(LIB_SRC)) src/cuda/absent.c
+LIB_SRC  := $(filter-out src/cuda/%.c,$(LIB_SRC)) $(wildcard src/cuda/absent.c)
 CUDA_SRC :=
 endif
 CLI_SRC  := $(sort $(wildcard cli/*.c server/*.c))
-TEST_SRC := $(sort $(wildcard tests/test_*.c))
+TEST_SRC := $(filter-out $(if $(WITH_CUDA),,tests/test_cuda_%),$(sort $(wildcard tests/test_*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz_*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(CUDA_SRC:%.cu=$(BUILD)/obj/%.cu.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/obj/%.o)
@@ -97,11 +98,12 @@ quote = '$(subst ','\'',$(strip $1))'
 stamp = @mkdir -p $(@D) && printf '%s\n' $(call quote,$1) | cmp -s - $@ || printf '%s\n' $(call quote,$1) >$@
 
 $(BUILD)/.flags: FORCE | deps-told
-	$(call stamp,$(shell $(CC) --version 2>&1 | head -n 1) $(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ATOM_LDFLAGS) $(ATOM_LDLIBS) $(ISA_avx2) $(ISA_avx512bf16) $(if $(WITH_CUDA),$(NVCC) $(CUDA_FLAGS)))
+	$(call stamp,$(shell $(CC) --version 2>&1 | head -n 1) $(CC) $(ATOM_CPPFLAGS) $(ATOM_CFLAGS) $(ATOM_LDFLAGS) $(ATOM_LDLIBS) $(ISA_avxvnni) $(ISA_avx512bf16) $(if $(WITH_CUDA),$(NVCC) $(CUDA_FLAGS)))
 $(BUILD)/.sources: FORCE
 	$(call stamp,$(LIB_SRC) $(CUDA_SRC) $(CLI_SRC))
 
 $(BUILD)/obj/src/kernels/avx2/%.o $(BUILD)/obj/src/bench/avx2/%.o:     ISA := $(ISA_avx2)
+$(BUILD)/obj/src/kernels/avxvnni/%.o: ISA := $(ISA_avxvnni)
 $(BUILD)/obj/src/kernels/avx512/%.o $(BUILD)/obj/src/bench/avx512/%.o: ISA := $(ISA_avx512)
 $(BUILD)/obj/src/kernels/avx512bf16/%.o: ISA := $(ISA_avx512bf16)
 # One object alone knows the commit, so that a new one makes little anew.
@@ -231,6 +233,7 @@ help:
 	@echo 'make format-check, make tests (build only), make clean'
 	@echo
 	@echo 'MODE=release|debug  SAN=address,undefined|thread  CC=gcc|clang  WERROR=1|0  BUILD=folder  V=1 (commands)'
+	@echo 'NVCC=nvcc, CUDA=0 (without), CUDA_ARCHS="$(CUDA_ARCHS)": $(if $(WITH_CUDA),CUDA code is built with $(NVCC),no nvcc or CUDA=0: no CUDA code is built)'
 	@echo 'CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are added to what the project needs.'
 
 FORCE:

@@ -30,7 +30,7 @@ static int help(void)
          "Quantizes Llama-family models to 4 bits and runs them on packed integers.\n");
     for (int i = 0; i < N_COMMANDS; i++)
         printf("  %-14s %s\n", commands[i].name, commands[i].about);
-    puts("\n  --cpu TIER     scalar, avx2 or avx512; the best there is if not given. Every tier gives the same bits.\n"
+    puts("\n  --cpu TIER     scalar, avx2, avxvnni or avx512; the best there is if not given. All give the same bits.\n"
          "                 avx512bf16, never chosen by itself: bfloat16 weights at twice the speed, bits of its own\n"
          "  --threads N    threads to compute with; one per processor if not given\n"
          "  --version      version, tier and threads\n\n'atom COMMAND --help' says more.");

@@ -159,7 +159,7 @@ def an_interrupt_ends_the_text():
 def same_bits_on_tiers_and_threads():
     model = quantized()
     args = ["generate", model, "--prompt", PROMPT, "--json", "--max-tokens", 64, "--ignore-eos"]
-    ways = [["--cpu", "scalar"], ["--cpu", "avx2"], ["--threads", 1], ["--threads", 2], ["--threads", 7]]
+    ways = [["--cpu", "scalar"], ["--cpu", "avx2"], ["--cpu", "avxvnni"], ["--threads", 1], ["--threads", 2], ["--threads", 7]]
     want, ppl = atom(*args).expect(0).json(), None
     for way in [[]] + ways:
         r = atom(*way, *args)

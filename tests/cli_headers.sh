@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Each header compiles alone; the public one as C++ too. What is written over a vec header compiles after the scalar one.
+# Each header compiles alone; the public one as C++ too. What is written over a vec header compiles after the scalar one,
+# what is written over a dot header after the AVX2 tier's.
 set -u
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -21,11 +22,13 @@ flags=(-Iinclude -Isrc -D_GNU_SOURCE -Wall -Wextra -Werror)
 while read -r header; do
     isa=()
     case $header in
+    */avxvnni/*) isa=(-mavx2 -mfma -mf16c -mavxvnni) ;;
     */avx2/*) isa=(-mavx2 -mfma -mf16c) ;;
     */avx512/* | */avx512bf16/*) isa=(-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c) ;;
     esac
     before=()
     grep -q VEC_FN "$header" && ! grep -q 'define VEC_FN' "$header" && before=(-include src/kernels/scalar/vec_scalar.h)
+    [ "${header##*/}" = int_tile.h ] && before=(-include src/kernels/avx2/dot_avx2.h)
     # shellcheck disable=SC2046
     compiles "$header" gcc -std=c11 "${flags[@]}" "${isa[@]}" $(pkg-config --cflags jansson libpcre2-8 openblas) \
         -Wno-unused-function "${before[@]}" -include "$header" -x c /dev/null

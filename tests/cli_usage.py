@@ -31,7 +31,7 @@ def help_of_every_command():
 
 @test
 def version():
-    assert re.match(rb"atom \d+\.\d+\.\d+, (scalar|avx2|avx512), \d+ threads\n$", atom("--version").expect(0).out)
+    assert re.match(rb"atom \d+\.\d+\.\d+, (scalar|avx2|avxvnni|avx512), \d+ threads\n$", atom("--version").expect(0).out)
     assert b"scalar, 1 threads" in atom("--cpu", "scalar", "--threads", 1, "--version").expect(0).out
 
 

@@ -157,15 +157,18 @@ static float formula(const struct problem *p, int t, int r)
         }
         const int8_t *q = p->q + (size_t)t * (size_t)s->k_padded + (size_t)run * ATOM_CUDA_RUN;
         bool outlier = run >= s->n_groups;
-        int first = outlier ? (run - s->n_groups) * ATOM_CUDA_RUN : run * ATOM_CUDA_RUN, scale = outlier ? s->n_groups : run;
+        int first = outlier ? (run - s->n_groups) * ATOM_CUDA_RUN : run * ATOM_CUDA_RUN,
+            scale = outlier ? s->n_groups : run;
         int end = outlier ? s->outliers : normal, acc = 0;
         for (int c = first; c < end && c < first + ATOM_CUDA_RUN; c++) {
             int both = outlier ? 0 : w->qweight[(size_t)r * (size_t)((normal + 1) / 2) + (size_t)(c / 2)];
-            int weight = outlier ? w->outlier_q[(size_t)r * (size_t)s->outliers + (size_t)c] : (c % 2 ? both >> 4 : both & 15) - 8;
+            int weight = outlier ? w->outlier_q[(size_t)r * (size_t)s->outliers + (size_t)c]
+                                 : (c % 2 ? both >> 4 : both & 15) - 8;
             acc += weight * q[c - first];
         }
-        float s_w = atom_f16_float(outlier ? w->outlier_scales[r]
-                                           : w->scales[(size_t)(r / w->rows_per_scale) * (size_t)s->n_groups + (size_t)run]);
+        float s_w =
+            atom_f16_float(outlier ? w->outlier_scales[r]
+                                   : w->scales[(size_t)(r / w->rows_per_scale) * (size_t)s->n_groups + (size_t)run]);
         y = fmaf((float)acc, p->tok_scales[(size_t)scale * (size_t)p->tok_stride + (size_t)t] * s_w, y);
     }
     return split > 1 ? before + y : y;
@@ -215,8 +218,8 @@ static void check_rows(const struct problem *p, const void *y, const void *add, 
             want = rounded(p->type, add ? want + element(p->type, add, at) : want);
             float got = element(p->type, y, at);
             if (got != want)
-                fail_msg("type %d, k %d, outliers %d, rows %d, %d tokens: token %d, row %d is %.9g, not %.9g", (int)p->type,
-                         p->site.k, p->site.outliers, p->n, p->n_tok, t, r, (double)got, (double)want);
+                fail_msg("type %d, k %d, outliers %d, rows %d, %d tokens: token %d, row %d is %.9g, not %.9g",
+                         (int)p->type, p->site.k, p->site.outliers, p->n, p->n_tok, t, r, (double)got, (double)want);
         }
 }
 
@@ -239,7 +242,8 @@ static void check_problem(struct problem *p)
         for (size_t i = 0; i < (size_t)p->n_tok * stride; i++) {
             float x = unit();
             uint16_t h = p->type == ATOM_CUDA_F16 ? atom_float_f16(x) : atom_float_bf16(x);
-            memcpy((uint8_t *)host_add + i * type_bytes(p->type), p->type == ATOM_CUDA_F32 ? (void *)&x : &h, type_bytes(p->type));
+            memcpy((uint8_t *)host_add + i * type_bytes(p->type), p->type == ATOM_CUDA_F32 ? (void *)&x : &h,
+                   type_bytes(p->type));
         }
         add = on_device(host_add, n_bytes);
     }

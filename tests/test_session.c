@@ -176,7 +176,7 @@ enum { FEW = 8 }; /* tokens: the scalar tier is slow, under sanitizers above all
 
 static void tiers_and_threads(void **state)
 {
-    static const char *const names[] = {"scalar", "avx2", "avx512"};
+    static const char *const names[] = {"scalar", "avx2", "avxvnni", "avx512"};
     (void)state;
     for (int i = 0; i < 3; i++) {
         struct logits want, got;
@@ -184,7 +184,7 @@ static void tiers_and_threads(void **state)
         make_logits(&got, models[i]);
         use(NULL, 2);
         alone(models[i], FEW, &want);
-        for (int tier = 0; tier < 3; tier++) {
+        for (int tier = 0; tier < 4; tier++) {
             const struct atom_runtime_options opt = {.threads = 1 + tier, .cpu = names[tier]};
             struct atom_error why = {0};
             enum atom_status st = atom_runtime_init(&opt, &why);

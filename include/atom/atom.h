@@ -53,9 +53,9 @@ ATOM_API const char *atom_version(void);
 
 struct atom_runtime_options {
     int threads; /* 0: one per processor this process may use */
-    /* NULL: the best of "scalar", "avx2" and "avx512" that is here, which all give the same bits; a name: that one. Or
-     * "avx512bf16": linears of bfloat16 weights round their inputs to bfloat16 too, twice as fast and with bits of
-     * their own. */
+    /* NULL: the best of "scalar", "avx2", "avxvnni" and "avx512" that is here, which all give the same bits; a name:
+     * that one. Or "avx512bf16": linears of bfloat16 weights round their inputs to bfloat16 too, twice as fast and with
+     * bits of their own. */
     const char *cpu;
 };
 

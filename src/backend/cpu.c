@@ -192,8 +192,11 @@ static void run_rows(struct atom_work *w, struct row_task *task, int n_tok, atom
 {
     const struct atom_layout *lay = &task->site->lay;
     bool floats = task->site->bits == 16;
-    w->acts =
-        (struct atom_acts){lay, n_tok, floats ? NULL : w->q, floats ? NULL : w->scales, w->sums, floats ? w->x : NULL};
+    w->acts = (struct atom_acts){.lay = lay, .n_tok = n_tok, .bits = task->site->bits, .sums = w->sums};
+    if (floats)
+        w->acts.x = w->x;
+    else
+        w->acts.q = w->q, w->acts.scales = w->scales;
     w->x_ready = floats;
     w->h_ready = false;
     atom_parallel(n_tok, fn, task);

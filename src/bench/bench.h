@@ -26,6 +26,8 @@ struct atom_bench_line {
     double tok_s;
     enum atom_bench_bound bound;
     double share;   /* of the ceiling, at the median; 0: not known */
+    double ceiling; /* of a decode, whose share is of it: bytes a second that reading the weights alone reached around
+                       it */
     int checked[4]; /* of an operation: numbers of tokens at which it gave the scalar tier's bits; ends with 0 */
     struct {
         double weights, head, embedding, kv, peak; /* bytes; kv: of 4096 positions */

@@ -4,7 +4,6 @@
 #include "backend/backend.h"
 #include "base/clock.h"
 #include "base/thread.h"
-#include "bench/peaks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { BRIEF_BATCHES = 2, BATCHES_IN_VAIN = 16, READ_PART = 8192, WINDOWS = 4 };
+enum { BRIEF_BATCHES = 2, BATCHES_IN_VAIN = 16, WINDOWS = 4 };
 /* A machine is seldom ours alone. Batches are shorter than a scheduler's slices, so that some run undisturbed, and go
  * on until a good many in a row found nothing better; seconds. */
 static const double batch_seconds = 0.001, least_seconds = 0.3, most_seconds = 1.0, better = 1.003;
@@ -26,6 +25,8 @@ static void find_peaks(struct atom_peaks *p)
     atom_peaks_scalar(p);
     if (strcmp(tier, "scalar") != 0)
         atom_peaks_avx2(p);
+    if (strcmp(tier, "avxvnni") == 0)
+        atom_peaks_avxvnni(p);
     if (strncmp(tier, "avx512", 6) == 0)
         atom_peaks_avx512(p);
 }
@@ -121,7 +122,7 @@ static void read_part(void *ctx, int i, int worker)
 static double read_rate(void *ctx, int threads)
 {
     struct read_job *job = ctx;
-    job->part = job->window / (size_t)threads / READ_PART * READ_PART;
+    job->part = job->window / (size_t)threads / ATOM_READ_UNIT * ATOM_READ_UNIT;
     job->turn++;
     double began = atom_seconds();
     atom_parallel(threads, read_part, job);
@@ -152,6 +153,13 @@ static double best_way(const struct atom_peaks *peaks, struct read_job *job, int
     *job = best;
     double again = best_of(read_rate, job, threads, brief);
     return again > most ? again : most;
+}
+
+atom_read_fn *atom_ceiling_reader(void)
+{
+    struct atom_peaks peaks;
+    find_peaks(&peaks);
+    return peaks.readers[peaks.n_readers - 1].read;
 }
 
 static size_t buffer_bytes(void)

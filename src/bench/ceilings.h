@@ -3,6 +3,8 @@
 #ifndef ATOM_BENCH_CEILINGS_H
 #define ATOM_BENCH_CEILINGS_H
 
+#include "bench/peaks.h"
+
 #include "base/error.h"
 
 enum atom_ceiling_id { ATOM_CEIL_INT8, ATOM_CEIL_F32, ATOM_CEIL_BF16, ATOM_CEIL_READ, ATOM_N_CEILINGS };
@@ -22,6 +24,9 @@ struct atom_ceilings_options {
     bool one;   /* on one thread too */
     bool brief; /* a few batches, a small buffer: numbers of no worth, for tests */
 };
+
+/* The widest loads of the tier in use. */
+atom_read_fn *atom_ceiling_reader(void);
 
 /* The best of many batches of each. Takes a buffer of at least 512 MiB, or eight times the last cache, for a while. */
 enum atom_status atom_ceilings_measure(const struct atom_ceilings_options *opt, struct atom_ceilings *out,

@@ -46,6 +46,8 @@ static void set_time(json_t *o, const struct atom_bench_line *l)
         set_real(o, "bytes_s", l->bytes / l->median_s);
     set_text(o, "bound", bound_names[l->bound]);
     set_real(o, "share", l->share);
+    if (l->ceiling > 0)
+        set_real(o, "ceiling_bytes_s", l->ceiling);
 }
 
 static void set_ceiling(json_t *o, const struct atom_bench_line *l)

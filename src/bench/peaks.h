@@ -13,8 +13,10 @@ struct atom_peak {
     double ops; /* of a round */
 };
 
-/* Reads n_bytes (a multiple of 8192) as `streams` (1 to 8) that go on side by side, prefetching `ahead` bytes ahead (0:
- * not at all). What it returns depends on every byte. */
+enum { ATOM_READ_UNIT = 8192 };
+
+/* Reads n_bytes (a multiple of ATOM_READ_UNIT) as `streams` (1 to 8) that go on side by side, prefetching `ahead` bytes
+ * ahead (0: not at all). What it returns depends on every byte. */
 typedef uint64_t atom_read_fn(const uint8_t *from, size_t n_bytes, size_t ahead, int streams);
 
 enum { ATOM_MAX_READERS = 2 };
@@ -31,6 +33,7 @@ struct atom_peaks {
 /* To be called in this order, as far as the tier goes. */
 void atom_peaks_scalar(struct atom_peaks *p);
 void atom_peaks_avx2(struct atom_peaks *p);
+void atom_peaks_avxvnni(struct atom_peaks *p);
 void atom_peaks_avx512(struct atom_peaks *p);
 
 #endif

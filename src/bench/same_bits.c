@@ -108,14 +108,11 @@ static void mlp(struct atom_stage *s, const struct plain *plain, struct seen *se
     see_x(s, "the down linear", seen);
 }
 
-/* What atom_cpu_use wants for the tier of a name. */
-static unsigned mask_of(const char *tier)
+static void use_tier(const char *tier)
 {
-    if (strcmp(tier, "scalar") == 0)
-        return 0;
-    if (strcmp(tier, "avx2") == 0)
-        return ATOM_CPU_AVX2;
-    return ATOM_CPU_AVX2 | ATOM_CPU_AVX512 | (strcmp(tier, "avx512") == 0 ? 0 : ATOM_CPU_BF16);
+    unsigned mask = 0;
+    if (atom_cpu_mask(tier, &mask))
+        atom_cpu_use(mask);
 }
 
 static enum atom_status compare(const struct seen *fast, const struct seen *scalar, int n_tok, struct atom_error *err)
@@ -144,13 +141,13 @@ static enum atom_status same_layer(struct atom_stage *s, const struct plain *pla
     enum atom_status st = ATOM_OK;
     for (int i = 0; i < 2 && !st; i++) {
         if (i)
-            atom_cpu_use(0);
+            use_tier("scalar");
         atom_stage_batch(s, n_tok, n_tok == SEQS, AT_DEPTH);
         attention(s, plain, &seen[i]);
         mlp(s, plain, &seen[i]);
         st = check_finite(s, err);
     }
-    atom_cpu_use(mask_of(tier));
+    use_tier(tier);
     st = st ? st : compare(&seen[0], &seen[1], n_tok, err);
     drop(&seen[0]);
     drop(&seen[1]);
@@ -182,12 +179,12 @@ enum atom_status atom_same_logits(struct atom_stage *s, const struct atom_site *
         struct seen seen[2] = {{.count = 0}, {.count = 0}};
         for (int i = 0; i < 2; i++) {
             float *out = room_for(&seen[i], "logits", (size_t)n_tok * (size_t)n);
-            atom_cpu_use(i ? 0 : mask_of(tier));
+            use_tier(i ? "scalar" : tier);
             atom_stage_batch(s, LOGIT_ROWS, true, 0);
             if (out)
                 s->backend->logits(s->work, s->layers[0].norms[0], s->cfg.rms_eps, site, head, rows, n_tok, out);
         }
-        atom_cpu_use(mask_of(tier));
+        use_tier(tier);
         st = compare(&seen[0], &seen[1], n_tok, err);
         drop(&seen[0]);
         drop(&seen[1]);

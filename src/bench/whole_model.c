@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "bench/machine.h"
 #include "bench/plan.h"
+#include "bench/sweep.h"
 #include "bench/timing.h"
 #include "engine/session.h"
 #include "model/model.h"
@@ -11,7 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SEED = 1, CHUNK = 512, WARM_UP = 32, KV_POSITIONS = 4096, MAX_REPEAT = 100 };
+enum { SEED = 1, CHUNK = 512, WARM_UP = 32, KV_POSITIONS = 4096, SWEEPS = 3, MAX_REPEAT = 100 };
 
 enum atom_status atom_bench_scheme(const struct atom_bench_options *opt, struct atom_scheme *out,
                                    struct atom_error *err)
@@ -61,6 +62,7 @@ struct runner {
     struct atom_random *random;
     struct atom_model *model;
     struct atom_session *session;
+    struct atom_sweep *sweep;
     int sequences, step_tokens;
     int *ids;                   /* [sequences] */
     int *rows;                  /* [sequences] */
@@ -72,6 +74,7 @@ struct runner {
 static void runner_fini(struct runner *r)
 {
     atom_session_free(r->session);
+    atom_sweep_free(r->sweep);
     atom_model_close(r->model);
     atom_random_free(r->random);
     free(r->phases);
@@ -196,9 +199,21 @@ static struct atom_bench_line new_line(const struct runner *r, enum atom_bench_w
                                     .head = s->lm_head_bits};
 }
 
+/* One run of a phase; *ceiling: what reading the weights alone reached around it, of a decode. */
+static enum atom_status time_once(struct runner *r, const struct atom_phase *phase, double *seconds, double *ceiling,
+                                  struct atom_error *err)
+{
+    double before = phase->decode ? atom_sweep_rate(r->sweep, SWEEPS) : 0, began = atom_seconds();
+    enum atom_status st = phase->decode ? decode(r, phase, err) : prefill(r, phase->tokens, err);
+    *seconds = atom_seconds() - began;
+    double after = phase->decode ? atom_sweep_rate(r->sweep, SWEEPS) : 0;
+    *ceiling = before > after ? before : after;
+    return st;
+}
+
 static enum atom_status run_phase(struct runner *r, const struct atom_phase *phase, int done, struct atom_error *err)
 {
-    double seconds[MAX_REPEAT];
+    double seconds[MAX_REPEAT], ceilings[MAX_REPEAT], shares[MAX_REPEAT];
     int repeat = r->opt->plan.repeat ? r->opt->plan.repeat : 3;
     enum atom_status st = ATOM_OK;
     char words[80];
@@ -207,10 +222,7 @@ static enum atom_status run_phase(struct runner *r, const struct atom_phase *pha
                  phase->decode ? "decode" : "prefill", phase->depth, phase->batch);
         st = atom_bench_tell(r->opt, words, done * repeat + i, r->n_phases * repeat, err);
         st = st ? st : go_to_depth(r, phase, err);
-        double began = atom_seconds();
-        if (!st)
-            st = phase->decode ? decode(r, phase, err) : prefill(r, phase->tokens, err);
-        seconds[i] = atom_seconds() - began;
+        st = st ? st : time_once(r, phase, &seconds[i], &ceilings[i], err);
     }
     if (st)
         return st;
@@ -220,7 +232,13 @@ static enum atom_status run_phase(struct runner *r, const struct atom_phase *pha
     line.depth = phase->depth;
     line.batch = phase->batch;
     count(r, phase, &line);
+    for (int i = 0; i < repeat; i++)
+        shares[i] = phase->decode ? line.bytes / seconds[i] / ceilings[i] : 0;
     atom_line_times(&line, seconds, repeat, r->ceilings);
+    if (phase->decode) {
+        line.share = atom_median(shares, repeat);
+        line.ceiling = atom_median(ceilings, repeat);
+    }
     line.tok_s = (double)phase->batch * phase->tokens / line.median_s;
     r->opt->on_line(r->opt->user, &line);
     return go_to_depth(r, phase, err);
@@ -245,6 +263,7 @@ static enum atom_status run_all(struct runner *r, struct atom_error *err)
     enum atom_status st = atom_bench_tell(r->opt, words, 0, r->n_phases, err);
     st = st ? st : atom_random_model(&r->cfg, SEED, &r->model, &r->random, err);
     atom_machine_forget_peak();
+    st = st ? st : atom_sweep_create(r->model, &r->sweep, err);
     st = st ? st : make_session(r, err);
     st = st ? st : bring(r, r->ids[0], WARM_UP, &last, err);
     for (int i = 0; i < r->n_phases && !st; i++)

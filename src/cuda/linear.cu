@@ -75,9 +75,10 @@ static __global__ void pack(const struct packer p)
 {
     int run = blockIdx.x, tile = blockIdx.y;
     bool nibbles = run < p.site.n_groups;
-    uint8_t *to = p.data + (size_t)tile * p.tile_bytes +
-                  (nibbles ? (size_t)run * NIBBLE_RUN_BYTES
-                           : (size_t)p.site.n_groups * NIBBLE_RUN_BYTES + (size_t)(run - p.site.n_groups) * BYTE_RUN_BYTES);
+    uint8_t *to =
+        p.data + (size_t)tile * p.tile_bytes +
+        (nibbles ? (size_t)run * NIBBLE_RUN_BYTES
+                 : (size_t)p.site.n_groups * NIBBLE_RUN_BYTES + (size_t)(run - p.site.n_groups) * BYTE_RUN_BYTES);
     int units = (nibbles ? NIBBLE_BYTES : BYTE_BYTES) / 16, parts = nibbles ? 2 : 4;
     for (int u = threadIdx.x; u < units; u += blockDim.x) {
         int lane = u % 32, warp = u / 32 % 4, step = u / 128 % parts, group = u / 128 / parts;
@@ -108,7 +109,8 @@ static enum atom_status check_parts(const struct atom_cuda_site *site, const str
     if (by_turns && (n_parts != 2 || parts[0].n != parts[1].n || parts[0].n % 8))
         return atom_fail(err, ATOM_ERR_INVALID, "rows by turns want two parts of the same rows, a multiple of 8");
     for (int i = 0; i < n_parts; i++)
-        if (parts[i].n < 1 || parts[i].rows_per_scale < 1 || (site->n_groups && (!parts[i].qweight || !parts[i].scales)) ||
+        if (parts[i].n < 1 || parts[i].rows_per_scale < 1 ||
+            (site->n_groups && (!parts[i].qweight || !parts[i].scales)) ||
             (site->outliers && (!parts[i].outlier_qweight || !parts[i].outlier_scales)))
             return atom_fail(err, ATOM_ERR_INVALID, "part %d of a linear has no rows or lacks a tensor", i);
     return ATOM_OK;
@@ -169,16 +171,29 @@ extern "C" size_t atom_cuda_weights_bytes(const struct atom_cuda_weights *w)
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
+static enum atom_status check_device(struct atom_error *err)
+{
+    const struct atom_cuda_device *d = atom_cuda_opened();
+    if (!d)
+        return atom_fail(err, ATOM_ERR_INVALID, "no CUDA device is open");
+    if (d->major != 9)
+        return atom_fail(err, ATOM_ERR_UNSUPPORTED,
+                         "%s has compute capability %d.%d: the INT4 linear is written for 9.0 alone", d->name, d->major,
+                         d->minor);
+    return ATOM_OK;
+}
+
 static enum atom_status check_job(const struct atom_cuda_linear *j, struct atom_error *err)
 {
     const struct atom_cuda_site *a = &j->a->site, *b = &j->w->site;
     int columns = j->silu ? j->w->n / 2 : j->w->n;
     if (a->k != b->k || a->outliers != b->outliers)
-        return atom_fail(err, ATOM_ERR_INVALID, "activations of %d channels, %d outliers for a linear of %d and %d", a->k,
-                         a->outliers, b->k, b->outliers);
+        return atom_fail(err, ATOM_ERR_INVALID, "activations of %d channels, %d outliers for a linear of %d and %d",
+                         a->k, a->outliers, b->k, b->outliers);
     if (j->a->n_tok < 1 || j->a->tok_stride < j->a->n_tok || j->a->tok_stride % 64)
-        return atom_fail(err, ATOM_ERR_INVALID, "activations of %d tokens, stride %d: expected 1 or more, and a multiple of 64",
-                         j->a->n_tok, j->a->tok_stride);
+        return atom_fail(err, ATOM_ERR_INVALID,
+                         "activations of %d tokens, stride %d: expected 1 or more, and a multiple of 64", j->a->n_tok,
+                         j->a->tok_stride);
     if (j->silu && (!j->w->by_turns || j->add))
         return atom_fail(err, ATOM_ERR_INVALID, "silu wants rows by turns and nothing to add");
     if (j->y_stride < (size_t)columns || j->y_stride % 8 || (uintptr_t)j->y % 16 || (uintptr_t)j->add % 16)
@@ -202,6 +217,7 @@ extern "C" size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, 
 extern "C" enum atom_status atom_cuda_linear_run(const struct atom_cuda_linear *job, atom_cuda_stream s,
                                                  struct atom_error *err)
 {
-    enum atom_status st = check_job(job, err);
+    enum atom_status st = check_device(err);
+    st = st ? st : check_job(job, err);
     return st ? st : atom_cuda_linear_sm90(job, s, err);
 }

@@ -6,8 +6,8 @@
 #include "cuda/check.cuh"
 #include "cuda/ops.h"
 
-/* Rows are cut in tiles of 128, an even number of them, those past n zeros. A tile is its runs one after the other, each
- * weights and then the F16 scales of its 128 rows:
+/* Rows are cut in tiles of 128, an even number of them, those past n zeros. A tile is its runs one after the other,
+ * each weights and then the F16 scales of its 128 rows:
  *
  *   4 bits: [2 warpgroups][2 halves of 64 channels][4 warps][32 lanes][16 bytes]   8192 bytes
  *   8 bits: [2 warpgroups][4 steps of 32 channels][4 warps][32 lanes][16 bytes]   16384 bytes

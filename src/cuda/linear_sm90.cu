@@ -76,7 +76,10 @@ struct item {
     int run0, run1;
 };
 
-template <int BN> static __device__ __forceinline__ int my_rank() { return shape<BN>::CLUSTER == 1 ? 0 : (int)cluster_rank(); }
+template <int BN> static __device__ __forceinline__ int my_rank()
+{
+    return shape<BN>::CLUSTER == 1 ? 0 : (int)cluster_rank();
+}
 
 template <int BN> static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
 {
@@ -193,8 +196,8 @@ static __device__ __forceinline__ void consume(const uint8_t *stage, bool nibble
     for (int step = 0; step < 4; step++)
         wgmma_s8<BN>::run(acc, a[step], desc + (uint64_t)step * 2, step > 0);
     wgmma_commit();
-    const __half *row_scales = reinterpret_cast<const __half *>(w + (nibbles ? NIBBLE_BYTES : BYTE_BYTES)) + group * 64 +
-                               warp * 16 + lane / 4;
+    const __half *row_scales =
+        reinterpret_cast<const __half *>(w + (nibbles ? NIBBLE_BYTES : BYTE_BYTES)) + group * 64 + warp * 16 + lane / 4;
     float by = nibbles ? 0.0625f : 1.0f; /* nibbles came as 16 times their value */
     float s0 = __half2float(row_scales[0]) * by, s1 = __half2float(row_scales[8]) * by;
     wgmma_wait<0>();
@@ -225,8 +228,7 @@ static __device__ __forceinline__ void from_float(float x, __nv_bfloat16 &y) { y
 static __device__ __forceinline__ float silu(float g, float u) { return g / (1.0f + __expf(-g)) * u; }
 
 /* One element, with all that may come with it. */
-template <class T>
-static __device__ __forceinline__ void put(const struct args &a, int tok, int row, float v)
+template <class T> static __device__ __forceinline__ void put(const struct args &a, int tok, int row, float v)
 {
     if (tok >= a.n_tok || row >= a.n)
         return;
@@ -239,7 +241,8 @@ static __device__ __forceinline__ void put(const struct args &a, int tok, int ro
 }
 
 template <int BN, class T>
-static __device__ __forceinline__ void put_plain(const struct args &a, const struct item &it, int row0, float (&y)[BN / 2])
+static __device__ __forceinline__ void put_plain(const struct args &a, const struct item &it, int row0,
+                                                 float (&y)[BN / 2])
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
@@ -251,7 +254,8 @@ static __device__ __forceinline__ void put_plain(const struct args &a, const str
 
 /* Sixteen bits: an 8x8 tile is transposed, so that a thread has two rows of one token and four threads eight. */
 template <int BN, class T>
-static __device__ __forceinline__ void put_pairs(const struct args &a, const struct item &it, int row0, float (&y)[BN / 2])
+static __device__ __forceinline__ void put_pairs(const struct args &a, const struct item &it, int row0,
+                                                 float (&y)[BN / 2])
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
@@ -268,7 +272,8 @@ static __device__ __forceinline__ void put_pairs(const struct args &a, const str
 }
 
 template <int BN, class T>
-static __device__ __forceinline__ void put_silu(const struct args &a, const struct item &it, int row0, float (&y)[BN / 2])
+static __device__ __forceinline__ void put_silu(const struct args &a, const struct item &it, int row0,
+                                                float (&y)[BN / 2])
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
@@ -285,7 +290,8 @@ static __device__ __forceinline__ void put_silu(const struct args &a, const stru
 }
 
 template <int BN, class T, bool SILU>
-static __device__ __forceinline__ void put_tile(const struct args &a, const struct item &it, int row0, float (&y)[BN / 2])
+static __device__ __forceinline__ void put_tile(const struct args &a, const struct item &it, int row0,
+                                                float (&y)[BN / 2])
 {
     if constexpr (SILU)
         put_silu<BN, T>(a, it, row0, y);
@@ -347,7 +353,8 @@ template <int BN, class T, bool SILU> static __device__ void multiply(const stru
             barrier_wait(&r.full[r.stage], r.phase);
             consume<BN>(r.stages + (size_t)r.stage * S::STAGE_BYTES, run < a.n_groups, group, y);
             __syncwarp();
-            if (threadIdx.x % 32 < S::CLUSTER) /* this warp needs the stage no more; all blocks of the cluster write to it */
+            if (threadIdx.x % 32 <
+                S::CLUSTER) /* this warp needs the stage no more; all blocks of the cluster write to it */
                 barrier_arrive_remote(&r.empty[r.stage], threadIdx.x % 32);
         }
         if (BN <= FEW && a.splits > 1 && !gather_splits<BN>(a, it, y))
@@ -390,16 +397,18 @@ static __global__ void __launch_bounds__(THREADS, shape<BN>::BLOCKS)
 
 /* ---- launch ------------------------------------------------------------------------------------------------------ */
 
-typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
-                           const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
-                           CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                           const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                           CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
 static encode_fn *find_encode(void)
 {
     static encode_fn *fn;
     cudaDriverEntryPointQueryResult found;
     void *p = NULL;
-    if (!fn && cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &p, 12000, cudaEnableDefault, &found) == cudaSuccess &&
+    if (!fn &&
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &p, 12000, cudaEnableDefault, &found) ==
+            cudaSuccess &&
         found == cudaDriverEntryPointSuccess)
         fn = (encode_fn *)p;
     return fn;
@@ -409,24 +418,26 @@ static enum atom_status map_tokens(const struct atom_cuda_acts *a, int rows, CUt
 {
     encode_fn *encode = find_encode();
     if (!encode)
-        return atom_fail(err, ATOM_ERR_UNSUPPORTED, "the CUDA driver has no cuTensorMapEncodeTiled: it is older than CUDA 12");
+        return atom_fail(err, ATOM_ERR_UNSUPPORTED,
+                         "the CUDA driver has no cuTensorMapEncodeTiled: it is older than CUDA 12");
     const cuuint64_t dims[2] = {(cuuint64_t)a->site.k_padded, (cuuint64_t)a->tok_stride};
     const cuuint64_t strides[1] = {(cuuint64_t)a->site.k_padded};
     const cuuint32_t box[2] = {ATOM_CUDA_RUN, (cuuint32_t)rows}, step[2] = {1, 1};
-    CUresult e = encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, a->q, dims, strides, box, step,
-                        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    CUresult e =
+        encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, a->q, dims, strides, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+               CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return e == CUDA_SUCCESS ? ATOM_OK
                              : atom_fail(err, ATOM_ERR_DEVICE, "CUDA, describing activations: error %d", (int)e);
 }
 
-/* Splits of a tile's runs when tokens are few: what makes the longest chain of runs on a multiprocessor shortest. Depends
- * on the weights alone, so that a token's result does not depend on its company. */
+/* Splits of a tile's runs when tokens are few: what makes the longest chain of runs on a multiprocessor shortest.
+ * Depends on the weights alone, so that a token's result does not depend on its company. */
 static int splits_for(const struct atom_cuda_weights *w)
 {
     int best = 1, least = 1 << 30, slots = 2 * atom_cuda_opened()->n_sm, tiles = (w->n + TILE_ROWS - 1) / TILE_ROWS;
     for (int s = 1; s <= MAX_SPLITS && s <= w->site.n_runs; s++) {
-        int chain = (tiles * s + slots - 1) / slots * ((w->site.n_runs + s - 1) / s) * 4 + s; /* adding up costs a little */
+        int chain =
+            (tiles * s + slots - 1) / slots * ((w->site.n_runs + s - 1) / s) * 4 + s; /* adding up costs a little */
         if (chain < least) {
             least = chain;
             best = s;
@@ -449,9 +460,9 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     CUtensorMap map;
     enum atom_status st = map_tokens(j->a, BN / S::CLUSTER, &map, err);
     st = st ? st
-            : atom_cuda_status(cudaFuncSetAttribute(linear<BN, T, SILU>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                    S::SMEM_BYTES),
-                               "asking for shared memory", err);
+            : atom_cuda_status(
+                  cudaFuncSetAttribute(linear<BN, T, SILU>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES),
+                  "asking for shared memory", err);
     if (st)
         return st;
     struct args a = {};

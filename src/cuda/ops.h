@@ -68,7 +68,8 @@ enum atom_status atom_cuda_gather(const struct atom_cuda_quantize *job, enum ato
 enum atom_status atom_cuda_silu(const struct atom_cuda_quantize *job, enum atom_cuda_float type, const void *gate,
                                 const void *up, size_t stride, atom_cuda_stream s, struct atom_error *err);
 
-/* ---- linear -------------------------------------------------------------------------------------------------------- */
+/* ---- linear --------------------------------------------------------------------------------------------------------
+ */
 
 /* A linear of n rows in the form this device's kernel wants, made from the checkpoint's tensors (docs/design.md,
  * section 4) by a kernel. */
@@ -76,14 +77,14 @@ struct atom_cuda_weights;
 
 struct atom_cuda_tensors {
     int n, rows_per_scale;
-    const uint8_t *qweight;        /* [n, (k-O+1)/2], 4 bits: q+8, even column low */
-    const uint16_t *scales;        /* F16 [n/rows_per_scale up, n_groups] */
-    const int8_t *outlier_qweight; /* [n, O] */
+    const uint8_t *qweight;         /* [n, (k-O+1)/2], 4 bits: q+8, even column low */
+    const uint16_t *scales;         /* F16 [n/rows_per_scale up, n_groups] */
+    const int8_t *outlier_qweight;  /* [n, O] */
     const uint16_t *outlier_scales; /* F16 [n] */
 };
 
-/* Parts stacked by rows, 1 to 3 (query, key and value); by_turns: two parts of equal n, 8 rows of the one, then 8 of the
- * other (gate and up, n a multiple of 8). The tensors may go once the stream has come past. */
+/* Parts stacked by rows, 1 to 3 (query, key and value); by_turns: two parts of equal n, 8 rows of the one, then 8 of
+ * the other (gate and up, n a multiple of 8). The tensors may go once the stream has come past. */
 enum { ATOM_CUDA_MAX_PARTS = 3 };
 enum atom_status atom_cuda_weights_create(const struct atom_cuda_site *site, const struct atom_cuda_tensors *parts,
                                           int n_parts, bool by_turns, atom_cuda_stream s,
@@ -105,8 +106,8 @@ struct atom_cuda_linear {
     void *workspace; /* of at least atom_cuda_linear_workspace bytes, zeroed once when it was made */
 };
 
-/* How many parts the runs are cut in for that many tokens, part i from run n_runs*i/parts on: each is a chain of its own,
- * and y their sum in order. 1 from 65 tokens on, and never dependent on fewer. */
+/* How many parts the runs are cut in for that many tokens, part i from run n_runs*i/parts on: each is a chain of its
+ * own, and y their sum in order. 1 from 65 tokens on, and never dependent on fewer. */
 int atom_cuda_linear_splits(const struct atom_cuda_weights *w, int n_tok);
 size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, int max_tok);
 enum atom_status atom_cuda_linear_run(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);

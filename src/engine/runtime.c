@@ -2,30 +2,19 @@
 #include "backend/backend.h"
 #include "base/thread.h"
 
-#include <string.h>
-
 static enum atom_status tier_mask(const char *cpu, unsigned *mask, struct atom_error *err)
 {
-    static const struct {
-        const char *name;
-        unsigned mask;
-    } tiers[] = {{"scalar", 0},
-                 {"avx2", ATOM_CPU_AVX2},
-                 {"avx512", ATOM_CPU_AVX2 | ATOM_CPU_AVX512},
-                 {"avx512bf16", ATOM_CPU_AVX2 | ATOM_CPU_AVX512 | ATOM_CPU_BF16}};
-    *mask = atom_cpu_detect();
+    unsigned here = atom_cpu_detect();
     if (!cpu) {
-        *mask &= ~(unsigned)ATOM_CPU_BF16;
+        *mask = here & ~(unsigned)ATOM_CPU_BF16;
         return ATOM_OK;
     }
-    for (size_t i = 0; i < sizeof tiers / sizeof tiers[0]; i++)
-        if (strcmp(cpu, tiers[i].name) == 0) {
-            if (tiers[i].mask & ~*mask)
-                return atom_fail(err, ATOM_ERR_UNSUPPORTED, "this processor has no %s tier", cpu);
-            *mask = tiers[i].mask;
-            return ATOM_OK;
-        }
-    return atom_fail(err, ATOM_ERR_INVALID, "unknown tier '%s': expected scalar, avx2, avx512 or avx512bf16", cpu);
+    if (!atom_cpu_mask(cpu, mask))
+        return atom_fail(err, ATOM_ERR_INVALID,
+                         "unknown tier '%s': expected scalar, avx2, avxvnni, avx512 or avx512bf16", cpu);
+    if (*mask & ~here)
+        return atom_fail(err, ATOM_ERR_UNSUPPORTED, "this processor has no %s tier", cpu);
+    return ATOM_OK;
 }
 
 enum atom_status atom_runtime_init(const struct atom_runtime_options *opt, struct atom_error *err)

@@ -10,11 +10,12 @@
 #include "kernels/layout.h"
 
 enum {
-    ATOM_PANEL = 32,     /* output rows of a weight panel, positions of a key panel */
-    ATOM_PAGE = 16,      /* positions of a KV page */
-    ATOM_CPU_AVX2 = 1,   /* AVX2, FMA and F16C */
-    ATOM_CPU_AVX512 = 2, /* AVX-512 F, BW, VL, DQ and VNNI */
-    ATOM_CPU_BF16 = 4,   /* and BF16: for whoever asks */
+    ATOM_PANEL = 32,      /* output rows of a weight panel, positions of a key panel */
+    ATOM_PAGE = 16,       /* positions of a KV page */
+    ATOM_CPU_AVX2 = 1,    /* AVX2, FMA and F16C */
+    ATOM_CPU_AVXVNNI = 2, /* and AVX-VNNI */
+    ATOM_CPU_AVX512 = 4,  /* AVX-512 F, BW, VL, DQ and VNNI */
+    ATOM_CPU_BF16 = 8,    /* and BF16: for whoever asks */
 };
 
 /* ---- packed weights -------------------------------------------------------------------------------------------- */
@@ -45,6 +46,7 @@ struct atom_packed {
 struct atom_acts {
     const struct atom_layout *lay;
     int n_tok;
+    int bits;      /* of q, 2 to 8; outliers have 8 */
     int8_t *q;     /* [n_tok, k_padded], row_bytes apart, zeros in the padding */
     float *scales; /* [n_tok, n_scales] */
     int32_t *sums; /* [n_tok, n_runs]: sum of q over the run */
@@ -167,10 +169,13 @@ struct atom_kernels {
 
 void atom_kernels_scalar(struct atom_kernels *k);
 void atom_kernels_avx2(struct atom_kernels *k);
+void atom_kernels_avxvnni(struct atom_kernels *k);
 void atom_kernels_avx512(struct atom_kernels *k);
 void atom_kernels_avx512bf16(struct atom_kernels *k); /* over the ones of avx512 */
 
 unsigned atom_cpu_detect(void); /* ATOM_CPU_* of this machine */
+/* Those of a tier. False: no tier has that name. */
+bool atom_cpu_mask(const char *tier, unsigned *mask);
 /* The strongest tier within `cpu`. */
 void atom_kernels_init(struct atom_kernels *k, unsigned cpu);
 

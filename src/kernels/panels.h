@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Float products over panels of 32 columns, written once over a vec header (included first) and compiled per tier.
  * Each output element is one chain of fma down k, so tiles and vector widths show in no result. */
-#include "kernels/kernels.h"
+#include "kernels/packed.h"
 
 #include <string.h>
 
@@ -60,6 +60,9 @@ static void gemm(const struct atom_gemm_job *j)
     for (; VEC_TILE > 4 && t + 4 <= j->m; t += 4)
         for (int p = 0; p < j->n_panels; p++)
             gemm_tile(j, t, p, VEC_TILE > 4 ? 4 : 1, 1);
+    for (; VEC_TILE > 2 && t + 2 <= j->m; t += 2)
+        for (int p = 0; p < j->n_panels; p++)
+            gemm_tile(j, t, p, VEC_TILE > 2 ? 2 : 1, 1);
     for (; t < j->m; t++)
         gemm_one_row(j, t);
 }
@@ -77,23 +80,6 @@ static void load_float_run(const struct atom_packed *w, const uint8_t *panel, co
     else
         for (int i = 0; i < n; i += 16)
             v_store(out + i, v_f16(h + i));
-}
-
-/* Where a run of a panel starts: nibble runs take 16 bytes a channel for the 32 rows, byte runs 32. */
-VEC_FN size_t run_at(const struct atom_packed *w, const struct atom_run *run)
-{
-    const struct atom_layout *lay = w->lay;
-    if (w->kind == ATOM_W_BYTE)
-        return (size_t)run->offset * 32;
-    size_t normal =
-        lay->first_outlier_run < lay->n_runs ? (size_t)lay->runs[lay->first_outlier_run].offset : (size_t)lay->k_padded;
-    size_t at = (size_t)run->offset;
-    return at < normal ? at * 16 : normal * 16 + (at - normal) * 32;
-}
-
-VEC_FN bool is_nibbles(const struct atom_packed *w, const struct atom_run *run)
-{
-    return w->kind == ATOM_W_NIBBLE && run->scale < w->lay->n_groups;
 }
 
 static void load_int_run(const struct atom_packed *w, int panel, const struct atom_run *run, float *out)

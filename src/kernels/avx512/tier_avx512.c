@@ -4,11 +4,12 @@
 
 #include "kernels/rows.h"
 #include "kernels/panels.h"
+#include "kernels/unroll.h"
 
 /* Integer tile: m tokens times the 32 rows of a panel, m constant. Weights are the unsigned side of vpdpbusd (q+8 or
  * q+128), so 8 or 128 times the run's activation sum is taken off once per run. Six tokens are the widest tile whose
  * integers and floats all stay in registers: 12 + 12, and 7 for weights, mask and activations. */
-enum { INT_TILE = 6, AHEAD_BYTES = 4096 };
+enum { INT_TILE = 6, AHEAD_BYTES = 1536 };
 
 struct tile {
     const uint8_t *w;       /* the panel */
@@ -18,6 +19,7 @@ struct tile {
     const int32_t *sums;
     float *y;
     size_t ld;
+    size_t ahead; /* bytes: where to prefetch */
     bool add;
 };
 
@@ -25,7 +27,7 @@ struct tile {
  * spill accumulators. */
 VEC_FN void four_channels(const int m, const int8_t *q, size_t stride, ivec w0, ivec w1, ivec acc[][2])
 {
-#pragma GCC unroll 16
+    UNROLL
     for (int t = 0; t < m; t++) {
         ivec a;
         __asm__("vpbroadcastd %[q], %[a]\n\t"
@@ -41,8 +43,8 @@ VEC_FN void prefetch(const struct tile *x, const int m, size_t at)
 {
     if (m == 1)
         return;
-    _mm_prefetch(x->w + at + AHEAD_BYTES, _MM_HINT_T0);
-    _mm_prefetch(x->w + at + AHEAD_BYTES + 64, _MM_HINT_T0);
+    _mm_prefetch(x->w + at + x->ahead, _MM_HINT_T1);
+    _mm_prefetch(x->w + at + x->ahead + 64, _MM_HINT_T1);
 }
 
 VEC_FN void nibble_run(const struct tile *x, const int m, size_t at, const int8_t *q, size_t stride, int padded,
@@ -75,7 +77,7 @@ VEC_FN void byte_run(const struct tile *x, const int m, size_t at, const int8_t 
 
 VEC_FN void put_tile(const struct tile *x, const int m, vec y[][2])
 {
-#pragma GCC unroll 16
+    UNROLL
     for (int t = 0; t < m; t++) {
         float *to = x->y + (size_t)t * x->ld;
         v_store(to, x->add ? v_add(v_load(to), y[t][0]) : y[t][0]);
@@ -88,14 +90,14 @@ VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const in
     const struct atom_layout *lay = w->lay;
     size_t stride = (size_t)lay->row_bytes, n_scales = (size_t)lay->n_scales, n_runs = (size_t)lay->n_runs;
     vec y[INT_TILE][2];
-#pragma GCC unroll 16
+    UNROLL
     for (int t = 0; t < m; t++)
         y[t][0] = y[t][1] = v_set(0.0f);
     for (int r = 0; r < lay->n_runs; r++) {
         const struct atom_run *run = &lay->runs[r];
         bool nibbles = is_nibbles(w, run);
         ivec acc[INT_TILE][2];
-#pragma GCC unroll 16
+        UNROLL
         for (int t = 0; t < m; t++) {
             int32_t sum = x->sums[(size_t)t * n_runs + (size_t)r];
             acc[t][0] = acc[t][1] = i_set(nibbles ? -8 * sum : -128 * sum);
@@ -106,7 +108,7 @@ VEC_FN void int_tile(const struct atom_packed *w, const struct tile *x, const in
             byte_run(x, m, run_at(w, run), x->q + run->offset, stride, run->padded, acc);
         const uint16_t *scales = x->scales + run->scale * ATOM_PANEL;
         vec s0 = v_f16(scales), s1 = v_f16(scales + 16);
-#pragma GCC unroll 16
+        UNROLL
         for (int t = 0; t < m; t++) {
             vec s = v_set(x->a_scales[(size_t)t * n_scales + (size_t)run->scale]);
             y[t][0] = v_fma(v_int(acc[t][0]), v_mul(s, s0), y[t][0]);
@@ -140,6 +142,9 @@ static void linear_int(const struct atom_linear_job *job)
         x.a_scales = job->a->scales + (size_t)t * (size_t)lay->n_scales;
         x.sums = job->a->sums + (size_t)t * (size_t)lay->n_runs;
         x.y = job->y + (size_t)from * job->ld;
+        /* The last tile finds its weights in a cache: it brings the next panel, so that memory works while this
+         * computes. */
+        x.ahead = i > 0 && i == n_tiles - 1 ? w->panel_bytes : AHEAD_BYTES;
         tiles[(i + 1) * n / n_tiles - from - 1](w, &x);
     }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* AVX-512 with bfloat16 products: the tier that nobody gets without asking, since its bits are its own. */
 #include "kernels/kernels.h"
+#include "kernels/unroll.h"
 
 #include <immintrin.h>
 
@@ -20,7 +21,7 @@ VEC_FN __m512i pairs_of_rows(void)
 /* In assembly, because the compiler would hoist the broadcasts and spill accumulators. */
 VEC_FN void two_channels(const int m, const uint16_t *h, size_t stride, __m512i w0, __m512i w1, __m512 acc[][2])
 {
-#pragma GCC unroll 16
+    UNROLL
     for (int t = 0; t < m; t++) {
         __m512i a;
         __asm__("vpbroadcastd %[h], %[a]\n\t"
@@ -38,7 +39,7 @@ VEC_FN void bf16_tile(const struct atom_bf16_job *j, int tok, const int m)
     const uint16_t *h = j->h + (size_t)tok * j->stride;
     const __m512i low = pairs_of_rows(), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     __m512 acc[BF16_TILE][2];
-#pragma GCC unroll 16
+    UNROLL
     for (int t = 0; t < m; t++)
         acc[t][0] = acc[t][1] = _mm512_setzero_ps();
     for (int c = 0; c < k; c += 2, w += 64, h += 2) {
@@ -47,7 +48,7 @@ VEC_FN void bf16_tile(const struct atom_bf16_job *j, int tok, const int m)
                      acc);
     }
     float *y = j->y + (size_t)(tok - j->tok0) * ATOM_PANEL;
-#pragma GCC unroll 16
+    UNROLL
     for (int t = 0; t < m; t++) {
         _mm512_storeu_ps(y + t * ATOM_PANEL, acc[t][0]);
         _mm512_storeu_ps(y + t * ATOM_PANEL + 16, acc[t][1]);
