@@ -12,18 +12,6 @@ template <int N> struct wgmma_s8;
 
 /* clang-format off */
 
-template <> struct wgmma_s8<8> {
-    static __device__ __forceinline__ void run(int (&d)[4], const uint32_t (&a)[4], uint64_t desc, int more)
-    {
-        asm volatile(
-            "{ .reg .pred p; setp.ne.b32 p, %9, 0; wgmma.mma_async.sync.aligned.m64n8k32.s32.s8.s8 {"
-            "%0, %1, %2, %3"
-            "}, {%4, %5, %6, %7}, %8, p; }"
-            : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(more));
-    }
-};
-
 template <> struct wgmma_s8<16> {
     static __device__ __forceinline__ void run(int (&d)[8], const uint32_t (&a)[4], uint64_t desc, int more)
     {
