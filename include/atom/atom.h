@@ -34,8 +34,8 @@ enum atom_status {
     ATOM_ERR_FORMAT,      /* a file does not say what it should */
     ATOM_ERR_UNSUPPORTED, /* well-formed, but not done here */
     ATOM_ERR_NOMEM,
-    ATOM_ERR_NUMERIC,  /* a NaN or an infinity where a number was needed */
-    ATOM_ERR_CAPACITY, /* more tokens or sequences than were asked for at creation */
+    ATOM_ERR_NUMERIC,   /* a NaN or an infinity where a number was needed */
+    ATOM_ERR_CAPACITY,  /* more tokens or sequences than were asked for at creation */
     ATOM_ERR_CANCELLED, /* a callback asked to stop */
     ATOM_ERR_DEVICE     /* a GPU or its driver failed */
 };
