@@ -167,7 +167,8 @@ static __device__ __forceinline__ void promote(const int (&acc)[BN / 2], const f
     }
 }
 
-/* Warpgroups take turns at the tensor cores: both at once would then both scale, and leave them idle. */
+/* Warpgroups take turns at the tensor cores, so that one may scale while the other multiplies. No gain was measured so
+ * far: docs/design.md, section 7. */
 static __device__ __forceinline__ void warpgroup_wait(int group)
 {
     asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory");

@@ -44,30 +44,6 @@ struct atom_cuda_acts {
     float *scales; /* [n_scales, tok_stride] */
 };
 
-/* ---- rows to integers ----------------------------------------------------------------------------------------------
- */
-
-struct atom_cuda_quantize {
-    struct atom_cuda_acts out;
-    int bits; /* 4 or 8 of the normal channels; outliers have 8 */
-    float clip;
-    const int32_t *order; /* [k] stored channel -> natural channel; NULL: identity */
-    int *bad;             /* [n_tok] or NULL: `where` is put where a row holds a number that is not finite and bad is 0;
-                           * such a row's integers and scales are zeros */
-    int where;
-};
-
-/* q of (x * r) * weight in stored order, r = 1 / sqrt(mean of squares + eps). x [n_tok, k] rows x_stride apart. */
-enum atom_status atom_cuda_norm(const struct atom_cuda_quantize *job, enum atom_cuda_float type, const void *x,
-                                size_t x_stride, const float *weight, float eps, atom_cuda_stream s,
-                                struct atom_error *err);
-/* q of x in stored order. */
-enum atom_status atom_cuda_gather(const struct atom_cuda_quantize *job, enum atom_cuda_float type, const void *x,
-                                  size_t x_stride, atom_cuda_stream s, struct atom_error *err);
-/* q of gate * sigmoid(gate) * up; gate and up are [n_tok, k] in stored order (order is NULL), rows stride apart. */
-enum atom_status atom_cuda_silu(const struct atom_cuda_quantize *job, enum atom_cuda_float type, const void *gate,
-                                const void *up, size_t stride, atom_cuda_stream s, struct atom_error *err);
-
 /* ---- linear --------------------------------------------------------------------------------------------------------
  */
 
