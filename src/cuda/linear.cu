@@ -8,10 +8,18 @@ extern "C" void atom_cuda_site_init(struct atom_cuda_site *site, int k, int outl
 {
     site->k = k;
     site->outliers = outliers;
+    site->whole = false;
     site->n_groups = (k - outliers + ATOM_CUDA_RUN - 1) / ATOM_CUDA_RUN;
     site->n_scales = site->n_groups + (outliers > 0);
     site->n_runs = site->n_groups + (outliers + ATOM_CUDA_RUN - 1) / ATOM_CUDA_RUN;
     site->k_padded = site->n_runs * ATOM_CUDA_RUN;
+}
+
+extern "C" void atom_cuda_site_init_whole(struct atom_cuda_site *site, int k)
+{
+    atom_cuda_site_init(site, k, 0);
+    site->whole = true;
+    site->n_groups = site->n_scales = 1;
 }
 
 /* ---- packing ----------------------------------------------------------------------------------------------------- */
@@ -187,7 +195,7 @@ static enum atom_status check_job(const struct atom_cuda_linear *j, struct atom_
 {
     const struct atom_cuda_site *a = &j->a->site, *b = &j->w->site;
     int columns = j->silu ? j->w->n / 2 : j->w->n;
-    if (a->k != b->k || a->outliers != b->outliers)
+    if (a->k != b->k || a->outliers != b->outliers || a->whole)
         return atom_fail(err, ATOM_ERR_INVALID, "activations of %d channels, %d outliers for a linear of %d and %d",
                          a->k, a->outliers, b->k, b->outliers);
     if (j->a->n_tok < 1 || j->a->tok_stride < j->a->n_tok || j->a->tok_stride % 64)

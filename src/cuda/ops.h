@@ -26,7 +26,8 @@ enum { ATOM_CUDA_RUN = 128 };
 
 struct atom_cuda_site {
     int k, outliers;
-    int n_groups; /* normal ones */
+    bool whole;   /* one scale for all channels of a token, outliers 0: w8a8 */
+    int n_groups; /* normal ones; whole: 1 */
     int n_scales; /* n_groups, and one more when there are outliers */
     int n_runs;   /* n_groups, then the outliers' */
     int k_padded; /* 128 * n_runs */
@@ -34,6 +35,7 @@ struct atom_cuda_site {
 
 /* 0 <= outliers <= k, k >= 1. */
 void atom_cuda_site_init(struct atom_cuda_site *site, int k, int outliers);
+void atom_cuda_site_init_whole(struct atom_cuda_site *site, int k);
 
 /* Quantized rows of a site. tok_stride is a multiple of 64, at least n_tok; scales of tokens past n_tok are never
  * used, but their memory may be read, as may the integers of tokens up to tok_stride. */
