@@ -44,6 +44,10 @@ struct atom_cuda_acts {
     int n_tok, tok_stride;
     int8_t *q;     /* [tok_stride, k_padded] */
     float *scales; /* [n_scales, tok_stride] */
+    /* [n_scales, tok_stride, 4], 16-byte aligned: a scale (of a group of normal channels, a sixteenth of it) as three
+     * numbers of at most 11 bits each, whose sum it is, and 0. What the linear of Hopper multiplies by where there are
+     * more than 64 tokens; elsewhere it may be NULL. */
+    float *scale_parts;
 };
 
 /* ---- linear --------------------------------------------------------------------------------------------------------

@@ -22,12 +22,18 @@ PTX_FN void barrier_arrive_expect(uint64_t *b, uint32_t n_bytes)
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_address(b)), "r"(n_bytes)
                  : "memory");
 }
-/* At the same barrier of CTA `rank` of the cluster. */
-PTX_FN void barrier_arrive_remote(uint64_t *b, uint32_t rank)
+PTX_FN void barrier_arrive(uint64_t *b)
 {
-    asm volatile("{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1;"
-                 " mbarrier.arrive.shared::cluster.b64 _, [a]; }" ::"r"(smem_address(b)),
-                 "r"(rank)
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_address(b)) : "memory");
+}
+/* At the same barrier of CTA `rank` of the cluster, if there is one; no branch, which would cut what the compiler knows
+ * of a wgmma in flight. */
+PTX_FN void barrier_arrive_remote(uint64_t *b, uint32_t rank, uint32_t n_ranks)
+{
+    asm volatile("{ .reg .b32 a; .reg .pred p; setp.lt.u32 p, %1, %2;"
+                 " @p mapa.shared::cluster.u32 a, %0, %1;"
+                 " @p mbarrier.arrive.shared::cluster.b64 _, [a]; }" ::"r"(smem_address(b)),
+                 "r"(rank), "r"(n_ranks)
                  : "memory");
 }
 PTX_FN void barrier_wait(uint64_t *b, uint32_t parity)
@@ -65,6 +71,16 @@ PTX_FN void tensor_copy(void *to, const CUtensorMap *map, int x, int y, uint64_t
                  "l"(map), "r"(x), "r"(y), "r"(smem_address(b))
                  : "memory");
 }
+/* A box from shared memory, of which nothing outside the tensor is written; committed as a group of its own. */
+PTX_FN void tensor_store(const CUtensorMap *map, int x, int y, const void *from)
+{
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];\n"
+                 "cp.async.bulk.commit_group;" ::"l"(map),
+                 "r"(x), "r"(y), "r"(smem_address(from))
+                 : "memory");
+}
+/* Until this thread's stores have read their shared memory. */
+PTX_FN void tensor_store_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 PTX_FN void tensor_prefetch(const CUtensorMap *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
 /* ---- clusters, warpgroups ---- */
@@ -79,6 +95,14 @@ PTX_FN void cluster_sync()
 {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+/* What was there before; everything that this thread's block knows to be stored is seen by whoever adds later. */
+PTX_FN int add_acq_rel(int *p, int x)
+{
+    int old;
+    asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(x) : "memory");
+    return old;
+}
+PTX_FN void warpgroup_sync(int barrier) { asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory"); }
 template <int N> PTX_FN void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> PTX_FN void registers_down() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
 
@@ -86,11 +110,42 @@ PTX_FN void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory
 PTX_FN void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> PTX_FN void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
 
+/* What this thread stored to shared memory is seen by wgmma and copies after the next barrier. */
+PTX_FN void shared_to_tensor_cores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/* K-major core matrices of 8 rows of 16 bytes: `k_bytes` to the next along K, `row_bytes` to the next 8 rows. */
+PTX_FN uint64_t plain_descriptor(const void *first, uint32_t k_bytes, uint32_t row_bytes)
+{
+    return (uint64_t)((smem_address(first) & 0x3FFFF) >> 4) | (uint64_t)(k_bytes >> 4) << 16 |
+           (uint64_t)(row_bytes >> 4) << 32;
+}
+
 /* K-major rows of 128 bytes, swizzled by 128 as the tensor copy left them, 8 rows an atom of 1024 bytes. */
 PTX_FN uint64_t swizzled_descriptor(const void *rows)
 {
     return (uint64_t)((smem_address(rows) & 0x3FFFF) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 |
            (uint64_t)1 << 62;
+}
+
+/* 8x8 tiles of b16 in shared memory, one row of 16 bytes at each lane's address, eight lanes a tile; of the transposed
+ * tile thread l has row l/4, columns 2(l%4) and +1. */
+PTX_FN void load_4x8x8_transposed(uint32_t (&x)[4], uint32_t at)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(at)
+                 : "memory");
+}
+PTX_FN void store_4x8x8_transposed(uint32_t at, const uint32_t (&x)[4])
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(x[0]),
+                 "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+PTX_FN void store_2x8x8_transposed(uint32_t at, const uint32_t (&x)[2])
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(at), "r"(x[0]), "r"(x[1])
+                 : "memory");
 }
 
 /* An 8x8 tile of b16: thread l gives row l/4, columns 2(l%4) and +1; it gets column l/4, rows 2(l%4) and +1. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* s8 wgmma of sm_90a with A in registers: one instruction a function. PTX ISA, "wgmma.mma_async". */
+/* wgmma of sm_90 with A in registers, one instruction a function: s8 sums, and tf32 for products of scales. PTX ISA,
+ * "wgmma.mma_async". */
 #ifndef ATOM_CUDA_WGMMA_CUH
 #define ATOM_CUDA_WGMMA_CUH
 
@@ -10,118 +11,69 @@
  * a[2], a[3]. d[4j + i]: row as a[i/2], column 8j + 2(l%4) + i%2. */
 template <int N> struct wgmma_s8;
 
+/* D [64, N] = A [64, 8] * B [8, N] in tf32, with the same places: of A, rows as above, k = l%4 (a[0], a[1]) and 4 more
+ * (a[2], a[3]). */
+template <int N> struct wgmma_tf32;
+
+/* Operands of the asm, by eights: the text of their numbers, and the registers. */
+#define TEXT_0 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define TEXT_1 "%8, %9, %10, %11, %12, %13, %14, %15"
+#define TEXT_2 "%16, %17, %18, %19, %20, %21, %22, %23"
+#define TEXT_3 "%24, %25, %26, %27, %28, %29, %30, %31"
+#define EIGHT(how, d, i)                                                                                               \
+    how(d[i]), how(d[i + 1]), how(d[i + 2]), how(d[i + 3]), how(d[i + 4]), how(d[i + 5]), how(d[i + 6]), how(d[i + 7])
+
+/* N, how many registers D has, the texts of D, the numbers of what follows (a, desc, more), the registers of D. */
+#define DEFINE_WGMMA_S8(n, regs, text, a0, a1, a2, a3, at, more_at, ...)                                               \
+    template <> struct wgmma_s8<n> {                                                                                   \
+        static __device__ __forceinline__ void run(int (&d)[regs], const uint32_t (&a)[4], uint64_t desc, int more)    \
+        {                                                                                                              \
+            asm volatile("{ .reg .pred p; setp.ne.b32 p, %" more_at ", 0;"                                             \
+                         " wgmma.mma_async.sync.aligned.m64n" #n "k32.s32.s8.s8 {" text "}, {%" a0 ", %" a1 ", %" a2   \
+                         ", %" a3 "}, %" at ", p; }"                                                                   \
+                         : __VA_ARGS__                                                                                 \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(more));                          \
+        }                                                                                                              \
+    };
+#define DEFINE_WGMMA_TF32(n, regs, text, a0, a1, a2, a3, at, ...)                                                      \
+    template <> struct wgmma_tf32<n> {                                                                                 \
+        static __device__ __forceinline__ void run(float (&d)[regs], const uint32_t (&a)[4], uint64_t desc)            \
+        {                                                                                                              \
+            asm volatile("{ .reg .pred p; setp.ne.b32 p, 0, 0;"                                                        \
+                         " wgmma.mma_async.sync.aligned.m64n" #n "k8.f32.tf32.tf32 {" text "}, {%" a0 ", %" a1         \
+                         ", %" a2 ", %" a3 "}, %" at ", p, 1, 1; }"                                                    \
+                         : __VA_ARGS__                                                                                 \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc));                                     \
+        }                                                                                                              \
+    };
+#define INT_REG(x)   "+r"(x)
+#define FLOAT_REG(x) "+f"(x)
+
 /* clang-format off */
-
-template <> struct wgmma_s8<16> {
-    static __device__ __forceinline__ void run(int (&d)[8], const uint32_t (&a)[4], uint64_t desc, int more)
-    {
-        asm volatile(
-            "{ .reg .pred p; setp.ne.b32 p, %13, 0; wgmma.mma_async.sync.aligned.m64n16k32.s32.s8.s8 {"
-            "%0, %1, %2, %3, %4, %5, %6, %7"
-            "}, {%8, %9, %10, %11}, %12, p; }"
-            : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(more));
-    }
-};
-
-template <> struct wgmma_s8<32> {
-    static __device__ __forceinline__ void run(int (&d)[16], const uint32_t (&a)[4], uint64_t desc, int more)
-    {
-        asm volatile(
-            "{ .reg .pred p; setp.ne.b32 p, %21, 0; wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.s8 {"
-            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-            "}, {%16, %17, %18, %19}, %20, p; }"
-            : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-              "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(more));
-    }
-};
-
-template <> struct wgmma_s8<64> {
-    static __device__ __forceinline__ void run(int (&d)[32], const uint32_t (&a)[4], uint64_t desc, int more)
-    {
-        asm volatile(
-            "{ .reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {"
-            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-            "}, {%32, %33, %34, %35}, %36, p; }"
-            : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-              "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
-              "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]),
-              "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]), "+r"(d[30]), "+r"(d[31])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(more));
-    }
-};
-
-template <> struct wgmma_s8<96> {
-    static __device__ __forceinline__ void run(int (&d)[48], const uint32_t (&a)[4], uint64_t desc, int more)
-    {
-        asm volatile(
-            "{ .reg .pred p; setp.ne.b32 p, %53, 0; wgmma.mma_async.sync.aligned.m64n96k32.s32.s8.s8 {"
-            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-            "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-            "}, {%48, %49, %50, %51}, %52, p; }"
-            : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-              "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
-              "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]),
-              "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]), "+r"(d[30]), "+r"(d[31]),
-              "+r"(d[32]), "+r"(d[33]), "+r"(d[34]), "+r"(d[35]), "+r"(d[36]), "+r"(d[37]), "+r"(d[38]), "+r"(d[39]),
-              "+r"(d[40]), "+r"(d[41]), "+r"(d[42]), "+r"(d[43]), "+r"(d[44]), "+r"(d[45]), "+r"(d[46]), "+r"(d[47])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(more));
-    }
-};
-
-template <> struct wgmma_s8<128> {
-    static __device__ __forceinline__ void run(int (&d)[64], const uint32_t (&a)[4], uint64_t desc, int more)
-    {
-        asm volatile(
-            "{ .reg .pred p; setp.ne.b32 p, %69, 0; wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {"
-            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-            "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-            "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-            "}, {%64, %65, %66, %67}, %68, p; }"
-            : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-              "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
-              "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]),
-              "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]), "+r"(d[30]), "+r"(d[31]),
-              "+r"(d[32]), "+r"(d[33]), "+r"(d[34]), "+r"(d[35]), "+r"(d[36]), "+r"(d[37]), "+r"(d[38]), "+r"(d[39]),
-              "+r"(d[40]), "+r"(d[41]), "+r"(d[42]), "+r"(d[43]), "+r"(d[44]), "+r"(d[45]), "+r"(d[46]), "+r"(d[47]),
-              "+r"(d[48]), "+r"(d[49]), "+r"(d[50]), "+r"(d[51]), "+r"(d[52]), "+r"(d[53]), "+r"(d[54]), "+r"(d[55]),
-              "+r"(d[56]), "+r"(d[57]), "+r"(d[58]), "+r"(d[59]), "+r"(d[60]), "+r"(d[61]), "+r"(d[62]), "+r"(d[63])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(more));
-    }
-};
-
-template <> struct wgmma_s8<192> {
-    static __device__ __forceinline__ void run(int (&d)[96], const uint32_t (&a)[4], uint64_t desc, int more)
-    {
-        asm volatile(
-            "{ .reg .pred p; setp.ne.b32 p, %101, 0; wgmma.mma_async.sync.aligned.m64n192k32.s32.s8.s8 {"
-            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-            "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-            "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-            "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-            "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-            "}, {%96, %97, %98, %99}, %100, p; }"
-            : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-              "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
-              "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]),
-              "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]), "+r"(d[30]), "+r"(d[31]),
-              "+r"(d[32]), "+r"(d[33]), "+r"(d[34]), "+r"(d[35]), "+r"(d[36]), "+r"(d[37]), "+r"(d[38]), "+r"(d[39]),
-              "+r"(d[40]), "+r"(d[41]), "+r"(d[42]), "+r"(d[43]), "+r"(d[44]), "+r"(d[45]), "+r"(d[46]), "+r"(d[47]),
-              "+r"(d[48]), "+r"(d[49]), "+r"(d[50]), "+r"(d[51]), "+r"(d[52]), "+r"(d[53]), "+r"(d[54]), "+r"(d[55]),
-              "+r"(d[56]), "+r"(d[57]), "+r"(d[58]), "+r"(d[59]), "+r"(d[60]), "+r"(d[61]), "+r"(d[62]), "+r"(d[63]),
-              "+r"(d[64]), "+r"(d[65]), "+r"(d[66]), "+r"(d[67]), "+r"(d[68]), "+r"(d[69]), "+r"(d[70]), "+r"(d[71]),
-              "+r"(d[72]), "+r"(d[73]), "+r"(d[74]), "+r"(d[75]), "+r"(d[76]), "+r"(d[77]), "+r"(d[78]), "+r"(d[79]),
-              "+r"(d[80]), "+r"(d[81]), "+r"(d[82]), "+r"(d[83]), "+r"(d[84]), "+r"(d[85]), "+r"(d[86]), "+r"(d[87]),
-              "+r"(d[88]), "+r"(d[89]), "+r"(d[90]), "+r"(d[91]), "+r"(d[92]), "+r"(d[93]), "+r"(d[94]), "+r"(d[95])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(desc), "r"(more));
-    }
-};
-
+DEFINE_WGMMA_S8(16, 8, TEXT_0, "8", "9", "10", "11", "12", "13",
+    EIGHT(INT_REG, d, 0))
+DEFINE_WGMMA_S8(32, 16, TEXT_0 ", " TEXT_1, "16", "17", "18", "19", "20", "21",
+    EIGHT(INT_REG, d, 0), EIGHT(INT_REG, d, 8))
+DEFINE_WGMMA_S8(48, 24, TEXT_0 ", " TEXT_1 ", " TEXT_2, "24", "25", "26", "27", "28", "29",
+    EIGHT(INT_REG, d, 0), EIGHT(INT_REG, d, 8), EIGHT(INT_REG, d, 16))
+DEFINE_WGMMA_S8(64, 32, TEXT_0 ", " TEXT_1 ", " TEXT_2 ", " TEXT_3, "32", "33", "34", "35", "36", "37",
+    EIGHT(INT_REG, d, 0), EIGHT(INT_REG, d, 8), EIGHT(INT_REG, d, 16), EIGHT(INT_REG, d, 24))
+DEFINE_WGMMA_TF32(32, 16, TEXT_0 ", " TEXT_1, "16", "17", "18", "19", "20",
+    EIGHT(FLOAT_REG, d, 0), EIGHT(FLOAT_REG, d, 8))
+DEFINE_WGMMA_TF32(48, 24, TEXT_0 ", " TEXT_1 ", " TEXT_2, "24", "25", "26", "27", "28",
+    EIGHT(FLOAT_REG, d, 0), EIGHT(FLOAT_REG, d, 8), EIGHT(FLOAT_REG, d, 16))
+DEFINE_WGMMA_TF32(64, 32, TEXT_0 ", " TEXT_1 ", " TEXT_2 ", " TEXT_3, "32", "33", "34", "35", "36",
+    EIGHT(FLOAT_REG, d, 0), EIGHT(FLOAT_REG, d, 8), EIGHT(FLOAT_REG, d, 16), EIGHT(FLOAT_REG, d, 24))
 /* clang-format on */
+
+#undef TEXT_0
+#undef TEXT_1
+#undef TEXT_2
+#undef TEXT_3
+#undef EIGHT
+#undef INT_REG
+#undef FLOAT_REG
+#undef DEFINE_WGMMA_S8
+#undef DEFINE_WGMMA_TF32
 
 #endif

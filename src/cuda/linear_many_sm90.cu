@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linear on Hopper for many tokens, where the tensor cores should never wait.
+ *
+ * A block computes 128 rows times BN tokens, two warpgroups 64 rows each. What limits such a kernel there (measured,
+ * docs/design.md section 7): beside a wgmma at full speed a scheduler has one instruction in two cycles for everything
+ * else, and each cycle in which shared memory returns data to registers costs the wgmma most of a cycle. So
+ *
+ * - the products of row scale and token scale, one for each sum, are made by the tensor cores too: a tf32 wgmma of
+ *   depth 8, the token's scale cut in three parts of 11, 11 and 2 bits, the row's fitting in 11. Then a sum costs two
+ *   instructions, conversion and fma. The product is cut off where the specification rounds: one unit in the last
+ * place.
+ * - a warpgroup's tokens are two halves with sums of their own: one half is on the tensor cores while the other is
+ *   scaled.
+ *
+ * One warp brings runs into a ring of stages; the token scales come cut already (ops.h). Two blocks that form a cluster
+ * have the same tokens: each brings half of them, for both. */
+#include "cuda/linear_sm90.cuh"
+
+/* What a launch describes to the tensor copies. */
+struct maps {
+    CUtensorMap tokens, y, add;
+};
+
+template <int BN> struct many_shape {
+    enum {
+        CLUSTER = 2,
+        LOW = (BN / 2 + 15) / 16 * 16, /* tokens of the low half, and of the high one */
+        HIGH = BN - LOW,
+        ACT_BYTES = BN * ATOM_CUDA_RUN,
+        WEIGHT_AT = ACT_BYTES,
+        TOK_SCALE_AT =
+            WEIGHT_AT + (BYTE_RUN_BYTES + 127) / 128 * 128, /* [2 halves of k][BN][4 of k], zeros from k 4 on */
+        STAGE_BYTES = (TOK_SCALE_AT + BN * 32 + 1023) / 1024 * 1024,
+        OUT_BYTES = BN * 128, /* a warpgroup's results on their way: 64 rows of two bytes */
+        STAGES = (226 * 1024 - 2 * OUT_BYTES) / STAGE_BYTES < 8 ? (226 * 1024 - 2 * OUT_BYTES) / STAGE_BYTES : 8,
+        SMEM_BYTES = STAGES * STAGE_BYTES + 2 * OUT_BYTES + 1024,
+        PRODUCER_REGISTERS = 24,
+        CONSUMER_REGISTERS = 240, /* in all no more than the kernel starts with */
+    };
+    static_assert(BN % (8 * CLUSTER) == 0, "each block of a cluster brings whole swizzle atoms");
+    static_assert(LOW * ATOM_CUDA_RUN % 1024 == 0 && HIGH % 16 == 0, "halves are whole swizzle atoms and wgmmas");
+};
+
+/* The blocks of a cluster take work items in turn: tokens fastest, so that what runs at once shares weights. */
+template <int BN> static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
+{
+    enum { CLUSTER = many_shape<BN>::CLUSTER };
+    if (i >= a.row_tiles / CLUSTER * a.tok_tiles)
+        return false;
+    it.row_tile = i / a.tok_tiles * CLUSTER + (int)cluster_rank();
+    it.tok0 = i % a.tok_tiles * BN;
+    return true;
+}
+
+/* ---- feeding ----------------------------------------------------------------------------------------------------- */
+
+template <int BN> static __device__ void produce(const struct args &a, const CUtensorMap *map, struct ring r)
+{
+    using S = many_shape<BN>;
+    int rank = (int)cluster_rank();
+    struct item it;
+    for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
+        const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes;
+        const float *parts = a.scale_parts + (size_t)it.tok0 * 4;
+        uint32_t part_bytes = (uint32_t)(a.tok_stride - it.tok0 < BN ? a.tok_stride - it.tok0 : BN) * 16;
+        for (int run = 0; run < a.n_runs; run++, next<S>(r)) {
+            uint32_t w_bytes = run < a.n_groups ? NIBBLE_RUN_BYTES : BYTE_RUN_BYTES;
+            uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
+            barrier_wait(&r.empty[r.stage], r.phase ^ 1);
+            barrier_arrive_expect(&r.full[r.stage], S::ACT_BYTES + w_bytes + part_bytes);
+            bulk_copy(to + S::WEIGHT_AT, w, w_bytes, &r.full[r.stage]);
+            tensor_copy(to + rank * (S::ACT_BYTES / S::CLUSTER), map, run * ATOM_CUDA_RUN,
+                        it.tok0 + rank * (BN / S::CLUSTER), &r.full[r.stage], (1 << S::CLUSTER) - 1);
+            bulk_copy(to + S::TOK_SCALE_AT, parts, part_bytes, &r.full[r.stage]);
+            w += w_bytes;
+            if (run + 1 <= a.n_groups)
+                parts += (size_t)a.tok_stride * 4; /* outliers have one scale for all runs */
+        }
+    }
+}
+
+/* ---- multiplying ------------------------------------------------------------------------------------------------- */
+
+/* A of a run in registers: its weights, and the scales of this thread's two rows for tf32. */
+struct rows_of_run {
+    uint32_t weights[4][4], scales[4];
+    uint64_t tokens, tok_scales; /* descriptors of B */
+};
+
+/* The weights as they are stored, while a wgmma still works on the registers above. */
+template <bool NIBBLES> struct stored_rows {
+    uint4 weights[NIBBLES ? 2 : 4];
+    __half scales[2];
+};
+
+/* Of the ring's stage, once it is there. */
+template <int BN, bool NIBBLES>
+static __device__ __forceinline__ void fetch(const struct ring &r, struct stored_rows<NIBBLES> &p)
+{
+    int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    const uint8_t *at = r.stages + (size_t)r.stage * many_shape<BN>::STAGE_BYTES + many_shape<BN>::WEIGHT_AT,
+                  *weights = at + group * (NIBBLES ? NIBBLE_BYTES / 2 : BYTE_BYTES / 2) + warp * 512 + lane * 16;
+    const __half *scales = reinterpret_cast<const __half *>(at + (NIBBLES ? NIBBLE_BYTES : BYTE_BYTES)) + group * 64 +
+                           warp * 16 + lane / 4;
+    barrier_wait(&r.full[r.stage], r.phase);
+#pragma unroll
+    for (int i = 0; i < (NIBBLES ? 2 : 4); i++)
+        p.weights[i] = *reinterpret_cast<const uint4 *>(weights + i * 2048);
+    p.scales[0] = scales[0];
+    p.scales[1] = scales[8];
+}
+
+template <int BN, bool NIBBLES>
+static __device__ __forceinline__ void unpack_rows(const struct ring &r, const struct stored_rows<NIBBLES> &p,
+                                                   struct rows_of_run &w)
+{
+    using S = many_shape<BN>;
+#pragma unroll
+    for (int i = 0; i < (NIBBLES ? 2 : 4); i++)
+        if constexpr (NIBBLES)
+            unpack(p.weights[i], w.weights[2 * i], w.weights[2 * i + 1]);
+        else
+            w.weights[i][0] = p.weights[i].x, w.weights[i][1] = p.weights[i].y, w.weights[i][2] = p.weights[i].z,
+            w.weights[i][3] = p.weights[i].w;
+    w.scales[0] = __float_as_uint(__half2float(p.scales[0]));
+    w.scales[1] = __float_as_uint(__half2float(p.scales[1]));
+    w.scales[2] = w.scales[3] = 0;
+    uint64_t stage = (uint64_t)(r.stage * (S::STAGE_BYTES / 16));
+    w.tokens = swizzled_descriptor(r.stages) + stage;
+    w.tok_scales = plain_descriptor(r.stages + S::TOK_SCALE_AT, BN * 16, 128) + stage;
+}
+
+/* Half of the tokens: integer sums of a run, and what to multiply them by. */
+template <int H> struct half_tile {
+    int sums[H / 2];
+    float scales[H / 2];
+};
+
+/* The compiler must neither move nor copy what a wgmma in flight works on. */
+template <int H> static __device__ __forceinline__ void pin(struct half_tile<H> &t)
+{
+#pragma unroll
+    for (int i = 0; i < H / 2; i++)
+        asm volatile("" : "+r"(t.sums[i]), "+f"(t.scales[i]));
+}
+
+/* Tokens from `first` of the tile on. */
+template <int H>
+static __device__ __forceinline__ void start(const struct rows_of_run &w, int first, struct half_tile<H> &t)
+{
+    pin(t);
+    wgmma_fence();
+    wgmma_tf32<H>::run(t.scales, w.scales, w.tok_scales + (uint64_t)first);
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+        wgmma_s8<H>::run(t.sums, w.weights[step], w.tokens + (uint64_t)(first * ATOM_CUDA_RUN / 16 + step * 2),
+                         step > 0);
+    wgmma_commit();
+    pin(t);
+}
+
+template <int H, int ALL>
+static __device__ __forceinline__ void finish(int first, struct half_tile<H> &t, float (&y)[ALL])
+{
+    pin(t);
+#pragma unroll
+    for (int i = 0; i < H / 2; i++)
+        y[first / 2 + i] = fmaf((float)t.sums[i], t.scales[i], y[first / 2 + i]);
+}
+
+/* This warp needs the stage no more; both blocks of the cluster write to it. */
+template <int BN> static __device__ __forceinline__ void release(const struct ring &r)
+{
+    __syncwarp();
+    barrier_arrive_remote(&r.empty[r.stage], threadIdx.x % 32, many_shape<BN>::CLUSTER);
+}
+
+/* RUNS runs of one kind, nothing in flight before or after: the compiler follows what is in flight through straight
+ * code alone, and branches cost it registers. */
+template <int BN, int RUNS, bool NIBBLES>
+static __device__ __forceinline__ void sum_runs(struct ring &r, float (&y)[BN / 2])
+{
+    using S = many_shape<BN>;
+    struct stored_rows<NIBBLES> p;
+    struct rows_of_run w;
+    struct half_tile<S::LOW> low;
+    struct half_tile<S::HIGH> high;
+    fetch<BN, NIBBLES>(r, p);
+    unpack_rows<BN, NIBBLES>(r, p, w);
+    start(w, 0, low);
+    start(w, S::LOW, high);
+#pragma unroll
+    for (int i = 0; i < RUNS; i++) {
+        struct ring done = r;
+        next<S>(r);
+        if (i + 1 < RUNS)
+            fetch<BN, NIBBLES>(r, p);
+        wgmma_wait<1>();
+        finish(0, low, y);
+        wgmma_wait<0>();
+        release<BN>(done);
+        if (i + 1 < RUNS) {
+            unpack_rows<BN, NIBBLES>(r, p, w);
+            start(w, 0, low);
+        }
+        finish(S::LOW, high, y);
+        if (i + 1 < RUNS)
+            start(w, S::LOW, high);
+    }
+}
+
+template <int BN>
+static __device__ __forceinline__ void sum_tile(const struct args &a, struct ring &r, float (&y)[BN / 2])
+{
+    int run = a.n_groups;
+#pragma unroll
+    for (int e = 0; e < BN / 2; e++)
+        y[e] = 0.0f;
+    for (; run >= 4; run -= 4)
+        sum_runs<BN, 4, true>(r, y);
+    if (run & 2)
+        sum_runs<BN, 2, true>(r, y);
+    if (run & 1)
+        sum_runs<BN, 1, true>(r, y);
+    for (run = a.n_groups; run < a.n_runs; run++)
+        sum_runs<BN, 1, false>(r, y);
+}
+
+/* ---- results ----------------------------------------------------------------------------------------------------- */
+
+/* Results of two bytes go through shared memory: [BN tokens][64 rows, or 32 of silu], swizzled as a tensor copy wants
+ * it. What is to be added came the same way while the tile was computed. */
+struct out {
+    uint8_t *tile;
+    uint64_t *added;
+    uint32_t phase;
+};
+
+/* Where lane l of a stmatrix of four 8x8 tiles puts its row: tokens 8j on, rows 16 of this warp; then the next 8
+ * tokens. silu: two tiles, rows 8 of this warp. */
+template <bool SILU> static __device__ __forceinline__ uint32_t out_place(const struct out &o, int j)
+{
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    int tok = 8 * j + lane % 8 + (SILU ? lane / 8 % 2 : lane / 16) * 8, chunk = SILU ? warp : 2 * warp + lane / 8 % 2;
+    return smem_address(o.tile) +
+           (SILU ? tok * 64 + ((chunk ^ tok / 2 % 4) * 16) : tok * 128 + ((chunk ^ tok % 8) * 16));
+}
+
+static __device__ __forceinline__ bool speaks() { return threadIdx.x % 128 == 0; } /* for its warpgroup */
+
+template <int BN>
+static __device__ __forceinline__ void bring_addend(const struct args &a, const struct maps &m, const struct item &it,
+                                                    int row0, struct out &o)
+{
+    if (!a.add || !speaks())
+        return;
+    tensor_store_wait_read();
+    barrier_arrive_expect(o.added, many_shape<BN>::OUT_BYTES);
+    tensor_copy(o.tile, &m.add, row0, it.tok0, o.added);
+}
+
+template <class T> static __device__ __forceinline__ void add_pair(uint32_t two, float &a, float &b)
+{
+    T t[2];
+    memcpy(t, &two, sizeof t);
+    a += to_float(t[0]);
+    b += to_float(t[1]);
+}
+
+template <int BN, class T>
+static __device__ __forceinline__ void tile_out(const struct args &a, int row0, struct out &o, float (&y)[BN / 2])
+{
+    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, row = row0 + warp * 16 + lane / 4;
+    float bias[2] = {a.bias && row < a.n ? a.bias[row] : 0.0f, a.bias && row + 8 < a.n ? a.bias[row + 8] : 0.0f};
+    if (a.add)
+        barrier_wait(o.added, o.phase);
+#pragma unroll
+    for (int j = 0; j < BN / 8; j += 2) {
+        uint32_t at = out_place<false>(o, j), x[4] = {};
+        if (a.add)
+            load_4x8x8_transposed(x, at);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float u = y[4 * j + 2 * i] + bias[i % 2], v = y[4 * j + 2 * i + 1] + bias[i % 2];
+            if (a.add)
+                add_pair<T>(x[i], u, v);
+            x[i] = pack2(u, v, (T *)0);
+        }
+        store_4x8x8_transposed(at, x);
+    }
+    o.phase ^= a.add != NULL;
+}
+
+template <int BN, class T>
+static __device__ __forceinline__ void tile_out_silu(const struct args &a, int row0, struct out &o, float (&y)[BN / 2])
+{
+    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, row = row0 + warp * 16 + lane / 4;
+    float bias[2] = {a.bias && row < a.n ? a.bias[row] : 0.0f, a.bias && row + 8 < a.n ? a.bias[row + 8] : 0.0f};
+#pragma unroll
+    for (int j = 0; j < BN / 8; j += 2) {
+        uint32_t x[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float *e = &y[4 * (j + i)];
+            x[i] = pack2(silu(e[0] + bias[0], e[2] + bias[1]), silu(e[1] + bias[0], e[3] + bias[1]), (T *)0);
+        }
+        store_2x8x8_transposed(out_place<true>(o, j), x);
+    }
+}
+
+template <int BN, class T, bool SILU, bool DIRECT>
+static __device__ __forceinline__ void write_out(const struct args &a, const struct maps &m, const struct item &it,
+                                                 struct out &o, float (&y)[BN / 2])
+{
+    int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, row0 = it.row_tile * TILE_ROWS + group * 64;
+    if constexpr (DIRECT) {
+        put_tile<BN, T, SILU>(a, it, row0 + warp * 16, y);
+    } else {
+        if (!a.add) { /* bring_addend has waited for it otherwise */
+            if (speaks())
+                tensor_store_wait_read();
+            warpgroup_sync(1 + group);
+        }
+        if constexpr (SILU)
+            tile_out_silu<BN, T>(a, row0, o, y);
+        else
+            tile_out<BN, T>(a, row0, o, y);
+        shared_to_tensor_cores();
+        warpgroup_sync(1 + group);
+        if (speaks())
+            tensor_store(&m.y, SILU ? row0 / 2 : row0, it.tok0, o.tile);
+    }
+}
+
+/* DIRECT: results go to memory one by one, for types of four bytes and rows whose length the tensor copy cannot have.
+ */
+template <int BN, class T, bool SILU, bool DIRECT>
+static __device__ void multiply(const struct args &a, const struct maps &m, struct ring r, struct out o)
+{
+    using S = many_shape<BN>;
+    int group = threadIdx.x / 128 - 1;
+    struct item it;
+    for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
+        float y[BN / 2];
+        if (!SILU && !DIRECT)
+            bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
+        sum_tile<BN>(a, r, y);
+        write_out<BN, T, SILU, DIRECT>(a, m, it, o, y);
+    }
+    if (speaks())
+        tensor_store_wait_read();
+}
+
+template <int BN, class T, bool SILU, bool DIRECT>
+static __global__ void __launch_bounds__(THREADS, 1)
+    linear(const __grid_constant__ struct maps m, const __grid_constant__ struct args a)
+{
+    using S = many_shape<BN>;
+    extern __shared__ uint8_t raw[];
+    __shared__ uint64_t full[S::STAGES], empty[S::STAGES], added[CONSUMERS];
+    struct ring r = {raw + (1024 - smem_address(raw) % 1024) % 1024, full, empty, 0, 0};
+    if (threadIdx.x == 0) {
+        tensor_prefetch(&m.tokens);
+        for (int i = 0; i < CONSUMERS; i++)
+            barrier_init(&added[i], 1);
+        for (int i = 0; i < S::STAGES; i++) {
+            barrier_init(&full[i], 1);
+            barrier_init(&empty[i], S::CLUSTER * CONSUMERS * 4);
+        }
+        barrier_init_fence();
+    }
+    for (int i = threadIdx.x; i < S::STAGES * BN; i += THREADS) /* once for all */
+        *reinterpret_cast<float4 *>(r.stages + (size_t)(i / BN) * S::STAGE_BYTES + S::TOK_SCALE_AT + BN * 16 +
+                                    i % BN * 16) = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    shared_to_tensor_cores();
+    cluster_sync();
+    if (threadIdx.x < 128) {
+        registers_down<S::PRODUCER_REGISTERS>();
+        if (threadIdx.x == 0)
+            produce<BN>(a, &m.tokens, r);
+        __syncwarp();
+    } else {
+        registers_up<S::CONSUMER_REGISTERS>();
+        int group = threadIdx.x / 128 - 1;
+        struct out o = {r.stages + S::STAGES * S::STAGE_BYTES + group * S::OUT_BYTES, &added[group], 0};
+        multiply<BN, T, SILU, DIRECT>(a, m, r, o);
+    }
+    cluster_sync(); /* nobody leaves while the other may still write to its barriers */
+}
+
+/* ---- launch ------------------------------------------------------------------------------------------------------ */
+
+template <int BN, class T, bool SILU, bool DIRECT>
+static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_stream s, struct atom_error *err)
+{
+    using S = many_shape<BN>;
+    struct maps m = {};
+    enum atom_status st = atom_cuda_sm90_map(j->a, BN / S::CLUSTER, &m.tokens, err);
+    if (!DIRECT) {
+        st = st ? st : atom_cuda_sm90_map_rows(j, j->y, BN, &m.y, err);
+        st = st || !j->add ? st : atom_cuda_sm90_map_rows(j, j->add, BN, &m.add, err);
+    }
+    st = st ? st
+            : atom_cuda_status(cudaFuncSetAttribute(linear<BN, T, SILU, DIRECT>,
+                                                    cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES),
+                               "asking for shared memory", err);
+    if (st)
+        return st;
+    struct args a = atom_cuda_sm90_args(j);
+    a.row_tiles = j->w->n_tiles;
+    a.tok_tiles = (j->a->n_tok + BN - 1) / BN;
+    a.splits = 1;
+    int items = a.row_tiles / S::CLUSTER * a.tok_tiles, slots = atom_cuda_opened()->n_sm / S::CLUSTER;
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute cluster = {};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = S::CLUSTER;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    config.gridDim = dim3((unsigned)((items < slots ? items : slots) * S::CLUSTER));
+    config.blockDim = dim3(THREADS);
+    config.dynamicSmemBytes = S::SMEM_BYTES;
+    config.stream = s;
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+    return atom_cuda_status(cudaLaunchKernelEx(&config, linear<BN, T, SILU, DIRECT>, m, a), "starting a linear", err);
+}
+
+template <int BN, class T>
+static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_stream s, struct atom_error *err)
+{
+    if constexpr (sizeof(T) == 2)
+        if (j->w->n % 16 == 0) /* tensor copies end rows at multiples of 16 bytes alone */
+            return j->silu ? launch<BN, T, true, false>(j, s, err) : launch<BN, T, false, false>(j, s, err);
+    return j->silu ? launch<BN, T, true, true>(j, s, err) : launch<BN, T, false, true>(j, s, err);
+}
+
+template <int BN>
+static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_stream s, struct atom_error *err)
+{
+    switch (j->type) {
+    case ATOM_CUDA_F16:
+        return launch<BN, __half>(j, s, err);
+    case ATOM_CUDA_BF16:
+        return launch<BN, __nv_bfloat16>(j, s, err);
+    default:
+        return launch<BN, float>(j, s, err);
+    }
+}
+
+enum atom_status atom_cuda_linear_many(const struct atom_cuda_linear *job, int tile, atom_cuda_stream s,
+                                       struct atom_error *err)
+{
+    switch (tile) {
+    case 64:
+        return launch<64>(job, s, err);
+    case 96:
+        return launch<96>(job, s, err);
+    default:
+        return launch<112>(job, s, err);
+    }
+}
