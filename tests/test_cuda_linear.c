@@ -4,6 +4,7 @@
 #include "cuda.h"
 
 #include "base/half.h"
+#include "cuda/linear_form.h"
 #include "cuda/ops.h"
 
 struct part {
@@ -26,6 +27,18 @@ struct problem {
     struct atom_cuda_weights *w;
     struct atom_cuda_acts acts;
 };
+
+/* The forms that this device runs. */
+static int forms_here(enum atom_cuda_form (*out)[3])
+{
+    static const enum atom_cuda_form all[] = {ATOM_CUDA_FORM_SM90, ATOM_CUDA_FORM_SM80, ATOM_CUDA_FORM_SM80_BYTES};
+    int n = 0;
+    for (int i = 0; i < 3; i++)
+        if (atom_cuda_form_for_device(all[i], &(*out)[n], NULL) == ATOM_OK)
+            n++;
+    assert_true(n > 0);
+    return n;
+}
 
 static void *bytes_of(size_t n)
 {
@@ -81,8 +94,12 @@ static void make_acts(struct problem *p)
         }
     for (size_t i = 0; i < n_scales * stride; i++)
         p->tok_scales[i] = (int)(i % stride) < p->n_tok ? fabsf(unit()) + 0x1p-8f : NAN;
-    p->acts = (struct atom_cuda_acts){p->site, p->n_tok, p->tok_stride, on_device(p->q, stride * k),
-                                      on_device(p->tok_scales, n_scales * stride * sizeof(float))};
+    p->acts = (struct atom_cuda_acts){p->site,
+                                      p->n_tok,
+                                      p->tok_stride,
+                                      on_device(p->q, stride * k),
+                                      on_device(p->tok_scales, n_scales * stride * sizeof(float)),
+                                      bits};
 }
 
 static size_t type_bytes(enum atom_cuda_float t) { return t == ATOM_CUDA_F32 ? 4 : 2; }
@@ -271,10 +288,8 @@ static void check_problem(struct problem *p)
     free(host_add);
 }
 
-static void linears_are_the_formula(void **state)
+static void check_random_sizes(void)
 {
-    (void)state;
-    need_device();
     static const int toks[] = {1, 7, 16, 17, 33, 64, 65, 128, 129, 192, 200, 385};
     seed = 31;
     for (int round = 0; round < 48; round++) {
@@ -287,10 +302,8 @@ static void linears_are_the_formula(void **state)
 }
 
 /* As a model has them: more work than blocks, rings that turn several times. */
-static void large_linears(void **state)
+static void check_large(void)
 {
-    (void)state;
-    need_device();
     seed = 32;
     static const int toks[] = {1, 16, 64, 256, 1000};
     for (int round = 0; round < 5; round++) {
@@ -299,6 +312,33 @@ static void large_linears(void **state)
         check_problem(&p);
         drop_problem(&p);
     }
+}
+
+/* On all forms that this device runs. */
+static void check_forms(void (*check)(void))
+{
+    enum atom_cuda_form forms[3];
+    int n = forms_here(&forms);
+    for (int i = 0; i < n; i++) {
+        atom_cuda_force_form(forms[i]);
+        print_message("form %d\n", (int)forms[i]);
+        check();
+    }
+    atom_cuda_force_form(ATOM_CUDA_FORM_AUTO);
+}
+
+static void linears_are_the_formula(void **state)
+{
+    (void)state;
+    need_device();
+    check_forms(check_random_sizes);
+}
+
+static void large_linears(void **state)
+{
+    (void)state;
+    need_device();
+    check_forms(check_large);
 }
 
 static void bad_jobs_are_refused(void **state)

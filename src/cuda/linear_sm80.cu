@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linear through mma.sync: INT4 products where activations have 4 bits, INT8 ones for 8 bits and for outliers.
+ *
+ * A block computes ROWS rows times TOKS tokens. Chunks of weights and of tokens' integers come into a ring of slots by
+ * asynchronous copies, STAGES - 1 of them ahead. A warp multiplies MT blocks of 16 rows by NT blocks of 8 tokens, a run
+ * at a time: weights are operand A as they lie, tokens operand B through ldmatrix, their bytes made nibbles on the way.
+ * Integer sums of a run start at a constant that makes them floats but for one subtraction, and are scaled at once.
+ *
+ * Few tokens leave the time to reading weights. Then the runs of a tile are split among several blocks; each leaves its
+ * sums in the workspace, and the last to come adds them up in order.
+ *
+ * Sums run over the groups ascending in one chain of fma, the scalar tier's: unsplit results are its bits. */
+#include "cuda/linear_out.cuh"
+#include "cuda/linear_sm80.cuh"
+#include "cuda/ptx_sm80.cuh"
+
+#include <limits.h>
+
+template <int ROWS_, int TOKS_, int MT_, int NT_, int STAGES_> struct shape {
+    enum {
+        ROWS = ROWS_,
+        TOKS = TOKS_,
+        MT = MT_,
+        NT = NT_,
+        STAGES = STAGES_,
+        WARPS_DOWN = ROWS / (16 * MT),
+        WARPS = WARPS_DOWN * (TOKS / (8 * NT)),
+        THREADS = 32 * WARPS,
+        BLOCKS = THREADS > 256 ? 1 : 2, /* a multiprocessor */
+        WEIGHT_BYTES = ROWS / SM80_QUARTER_ROWS * SM80_QUARTER_BYTES,
+        SLOT_BYTES = WEIGHT_BYTES + TOKS * ATOM_CUDA_RUN,
+        SMEM_BYTES = STAGES * SLOT_BYTES,
+        STAGING_FLOATS = 8 * (16 * MT + 4),
+    };
+    static_assert(STAGES >= 3, "a run of outliers is two chunks");
+    static_assert((SMEM_BYTES + 1024) * BLOCKS <= 100 * 1024, "what 8.6 and 8.9 have");
+    static_assert(WARPS * STAGING_FLOATS * 4 <= SMEM_BYTES, "results pass through the ring");
+};
+
+enum { FEW = 64 /* tokens, at most, of split work */, MAX_SPLITS = 16, MAX_SPLIT_TILES = 4096, BAND = 8 };
+enum { ARRIVED_BYTES = MAX_SPLIT_TILES * (int)sizeof(int) };
+
+struct args {
+    const uint8_t *weights;
+    size_t tile_bytes;
+    const int8_t *q;
+    const float *tok_scales;
+    int n_tok, tok_stride, k_padded, n_groups, n_runs;
+    int row_tiles, tok_tiles, splits;
+    float *partials; /* [row tile][split][sums of a thread][thread] */
+    int *arrived;    /* [row tile] */
+    struct out out;
+};
+
+/* ---- what a block does ------------------------------------------------------------------------------------------- */
+
+struct item {
+    int row_tile, tok0, split;
+    int run0, run1, chunk1; /* the last ones not included */
+    const uint8_t *weights; /* chunk 0 of its rows */
+};
+
+/* Bands of some token tiles, whose blocks run at about the same time: they share weights and tokens in the cache. */
+template <class S> static __device__ __forceinline__ struct item item_at(const struct args &a, int i)
+{
+    struct item it;
+    it.split = i % a.splits;
+    i /= a.splits;
+    int band = i / (BAND * a.row_tiles), first = band * BAND;
+    int width = min((int)BAND, a.tok_tiles - first);
+    i -= first * a.row_tiles;
+    it.tok0 = (first + i % width) * S::TOKS;
+    it.row_tile = i / width;
+    it.run0 = a.n_runs * it.split / a.splits;
+    it.run1 = a.n_runs * (it.split + 1) / a.splits;
+    it.chunk1 = sm80_chunk_of(it.run1, a.n_groups);
+    enum { PER_TILE = SM80_TILE_ROWS / S::ROWS };
+    it.weights = a.weights + (size_t)(it.row_tile / PER_TILE) * a.tile_bytes + it.row_tile % PER_TILE * S::WEIGHT_BYTES;
+    return it;
+}
+
+/* Starts copying a chunk into a slot. Tokens lie 128 bytes apart, their eighths in an order that differs from token to
+ * token, so that ldmatrix finds eight of them in different banks; of outliers, chunks bring four eighths each. */
+template <class S>
+static __device__ __forceinline__ void bring(const struct args &a, const struct item &it, int chunk, uint32_t slot)
+{
+    const uint8_t *w = it.weights + (size_t)chunk * SM80_CHUNK_BYTES;
+    enum { UNITS = S::WEIGHT_BYTES / 16 };
+#pragma unroll
+    for (int i = 0; i < (UNITS + S::THREADS - 1) / S::THREADS; i++) {
+        int u = threadIdx.x + i * S::THREADS;
+        if ((i + 1) * S::THREADS <= UNITS || u < UNITS)
+            copy_16(slot + u * 16, w + u * 16, true);
+    }
+    int extra = chunk - a.n_groups;
+    bool outliers = extra >= 0;
+    const int8_t *q =
+        a.q + (size_t)it.tok0 * a.k_padded + (size_t)(outliers ? a.n_groups + extra / 2 : chunk) * ATOM_CUDA_RUN;
+#pragma unroll
+    for (int i = 0; i < (S::TOKS * 8 + S::THREADS - 1) / S::THREADS; i++) {
+        int u = threadIdx.x + i * S::THREADS, tok = u / 8, eighth = u % 8;
+        bool there = (S::TOKS * 8 % S::THREADS == 0 || tok < S::TOKS) && (!outliers || eighth / 4 == extra % 2);
+        if (there)
+            copy_16(slot + S::WEIGHT_BYTES + tok * ATOM_CUDA_RUN + ((eighth ^ tok % 8) << 4),
+                    q + (size_t)tok * a.k_padded + eighth * 16, it.tok0 + tok < a.n_tok);
+    }
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------- */
+
+/* Where this warp's and this lane's operands are in a slot. */
+struct place {
+    int block0;          /* of 16 rows, the warp's first in the block of threads */
+    uint32_t tok_at;     /* of its first 8 tokens, in a slot */
+    uint32_t eighth_at;  /* the lane's among its token's, for the first 64 channels; ^ 64: for the second */
+    uint32_t row_scales; /* of a quarter */
+};
+
+template <class S> static __device__ __forceinline__ struct place my_place()
+{
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane % 8;
+    struct place p;
+    p.block0 = warp % S::WARPS_DOWN * S::MT;
+    p.tok_at = S::WEIGHT_BYTES + (warp / S::WARPS_DOWN * S::NT * 8 + row) * ATOM_CUDA_RUN;
+    p.eighth_at = (lane / 8 ^ row) << 4;
+    p.row_scales = SM80_WEIGHT_BYTES + lane / 4 * 16;
+    return p;
+}
+
+enum kind { INT4, INT8, OUTLIERS };
+
+template <enum kind KIND> struct sums {
+    enum {
+        /* Bits of the float with 1.5 times the power of two in whose steps sums count; nibbles as INT8 are 16 times
+         * their value, so there the step is a sixteenth. Sums stay within a third of it: 2^21 at most. */
+        START = KIND == INT8 ? 0x49400000 : 0x4B400000,
+        TOKEN_WORDS = KIND == INT4 ? 4 : 8, /* a lane's share of 128 channels of 8 tokens */
+    };
+};
+
+template <enum kind KIND>
+static __device__ __forceinline__ void load_tokens(const uint32_t (&slots)[2], uint32_t at, uint32_t eighth_at,
+                                                   uint32_t *words)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        uint32_t four[4];
+        load_tiles(four, slots[KIND == OUTLIERS ? half : 0] + at + (eighth_at ^ half * 64));
+        if (KIND == INT4) {
+            words[2 * half] = four[0] & 0x0F0F0F0Fu | four[1] << 4 & 0xF0F0F0F0u;
+            words[2 * half + 1] = four[2] & 0x0F0F0F0Fu | four[3] << 4 & 0xF0F0F0F0u;
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                words[4 * half + i] = four[i];
+        }
+    }
+}
+
+/* 64 channels, or 32 outliers, of a block of 16 rows. */
+static __device__ __forceinline__ void load_rows(uint32_t slot, int block, int step, uint32_t (&words)[4])
+{
+    uint32_t at = slot + block / 4 * SM80_QUARTER_BYTES + (block % 4 * 2 + step) * 512 + threadIdx.x % 32 * 16;
+    load_16(words, at);
+}
+
+/* Two bytes operands of one nibble one: 16 times the low nibbles, 16 times the high ones. */
+static __device__ __forceinline__ void widen(const uint32_t (&words)[4], int half, uint32_t (&a)[4])
+{
+    a[0] = words[2 * half] << 4 & 0xF0F0F0F0u;
+    a[1] = words[2 * half + 1] << 4 & 0xF0F0F0F0u;
+    a[2] = words[2 * half] & 0xF0F0F0F0u;
+    a[3] = words[2 * half + 1] & 0xF0F0F0F0u;
+}
+
+/* Integer sums of a run, 16 rows by 8 NB tokens. */
+template <enum kind KIND, int NB>
+static __device__ __forceinline__ void multiply_run(const uint32_t (&slots)[2], int block,
+                                                    const uint32_t (&tokens)[NB][sums<KIND>::TOKEN_WORDS],
+                                                    int (&acc)[NB][4])
+{
+    const int start[4] = {sums<KIND>::START, sums<KIND>::START, sums<KIND>::START, sums<KIND>::START};
+    enum { STEPS = KIND == OUTLIERS ? 4 : 2 };
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        uint32_t words[4], a[4];
+        load_rows(slots[step / 2], block, step % 2, words);
+        if constexpr (KIND == INT8) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                widen(words, half, a);
+#pragma unroll
+                for (int j = 0; j < NB; j++)
+                    multiply_s8(acc[j], a, tokens[j] + 4 * step + 2 * half, step + half ? acc[j] : start);
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < NB; j++)
+                if constexpr (KIND == INT4)
+                    multiply_s4(acc[j], words, tokens[j] + 2 * step, step ? acc[j] : start);
+                else
+                    multiply_s8(acc[j], words, tokens[j] + 2 * step, step ? acc[j] : start);
+        }
+    }
+}
+
+/* y += a run's sums, scaled: exactly the specification's step. */
+template <enum kind KIND>
+static __device__ __forceinline__ void promote(const int (&acc)[4], float2 tok_scales, float2 row_scales, float *y)
+{
+    const float start = __int_as_float(sums<KIND>::START);
+    const float scales[4] = {tok_scales.x * row_scales.x, tok_scales.y * row_scales.x, tok_scales.x * row_scales.y,
+                             tok_scales.y * row_scales.y};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        y[i] = fmaf(__int_as_float(acc[i]) - start, scales[i], y[i]);
+}
+
+/* A run, in one slot, or two of outliers. The tokens' operands of NB blocks are held while the rows' pass by. */
+template <class S, enum kind KIND>
+static __device__ __forceinline__ void consume(const uint32_t (&slots)[2], const struct place &p,
+                                               const float2 (&tok_scales)[S::NT], float (&y)[S::MT * S::NT * 4])
+{
+    enum { NB = KIND != INT4 && S::THREADS > 256 ? S::NT / 2 : S::NT }; /* as registers allow */
+#pragma unroll
+    for (int n0 = 0; n0 < S::NT; n0 += NB) {
+        uint32_t tokens[NB][sums<KIND>::TOKEN_WORDS];
+#pragma unroll
+        for (int j = 0; j < NB; j++)
+            load_tokens<KIND>(slots, p.tok_at + (n0 + j) * 8 * ATOM_CUDA_RUN, p.eighth_at, tokens[j]);
+#pragma unroll
+        for (int m = 0; m < S::MT; m++) {
+            int acc[NB][4], block = p.block0 + m;
+            multiply_run<KIND, NB>(slots, block, tokens, acc);
+            float2 row_scales = load_half2(slots[0] + block / 4 * SM80_QUARTER_BYTES + p.row_scales + block % 4 * 4);
+#pragma unroll
+            for (int j = 0; j < NB; j++)
+                promote<KIND>(acc[j], tok_scales[n0 + j], row_scales, y + (m * S::NT + n0 + j) * 4);
+        }
+    }
+}
+
+/* Scales of this lane's tokens: two of every 8. */
+template <class S>
+static __device__ __forceinline__ void load_tok_scales(const struct args &a, const struct item &it, int run,
+                                                       float2 (&scales)[S::NT])
+{
+    int lane = threadIdx.x % 32, tok = it.tok0 + threadIdx.x / 32 / S::WARPS_DOWN * S::NT * 8 + lane % 4 * 2;
+    const float *from = a.tok_scales + (size_t)min(run, a.n_groups) * a.tok_stride + tok;
+#pragma unroll
+    for (int j = 0; j < S::NT; j++)
+        scales[j] = tok + 8 * j < a.tok_stride ? __ldg(reinterpret_cast<const float2 *>(from + 8 * j))
+                                               : make_float2(0.0f, 0.0f);
+}
+
+/* ---- the ring ---------------------------------------------------------------------------------------------------- */
+
+struct ring {
+    uint32_t slots; /* where they start */
+    int at, chunk;  /* the slot of the chunk to be used next, and that chunk */
+};
+
+template <class S> static __device__ __forceinline__ uint32_t slot_at(const struct ring &r, int ahead)
+{
+    int i = r.at + ahead;
+    return r.slots + (i < S::STAGES ? i : i - S::STAGES) * S::SLOT_BYTES;
+}
+
+/* Starts the chunk that is `ahead` of the next. A group of copies even when there is none: they are counted. */
+template <class S>
+static __device__ __forceinline__ void bring_ahead(const struct args &a, const struct item &it, const struct ring &r,
+                                                   int ahead)
+{
+    if (r.chunk + ahead < it.chunk1)
+        bring<S>(a, it, r.chunk + ahead, slot_at<S>(r, ahead));
+    copy_commit();
+}
+
+template <class S> static __device__ __forceinline__ void advance(struct ring &r)
+{
+    r.at = r.at + 1 < S::STAGES ? r.at + 1 : 0;
+    r.chunk++;
+}
+
+/* All runs of an item, chunks always STAGES - 1 ahead when a run begins. */
+template <class S, bool S4>
+static __device__ __forceinline__ void sum_runs(const struct args &a, const struct item &it, struct ring r,
+                                                float (&y)[S::MT * S::NT * 4])
+{
+    struct place p = my_place<S>();
+    float2 tok_scales[S::NT];
+    for (int i = 0; i < S::STAGES - 1; i++)
+        bring_ahead<S>(a, it, r, i);
+    int run = it.run0;
+    for (; run < min(it.run1, a.n_groups); run++) {
+        load_tok_scales<S>(a, it, run, tok_scales);
+        copy_wait<S::STAGES - 2>();
+        __syncthreads(); /* all copies of the chunk are done, and nobody needs the last one's slot */
+        bring_ahead<S>(a, it, r, S::STAGES - 1);
+        const uint32_t slots[2] = {slot_at<S>(r, 0), 0};
+        consume<S, S4 ? INT4 : INT8>(slots, p, tok_scales, y);
+        advance<S>(r);
+    }
+    for (; run < it.run1; run++) {
+        load_tok_scales<S>(a, it, run, tok_scales);
+        copy_wait<S::STAGES - 3>();
+        __syncthreads();
+        bring_ahead<S>(a, it, r, S::STAGES - 1);
+        const uint32_t slots[2] = {slot_at<S>(r, 0), slot_at<S>(r, 1)};
+        consume<S, OUTLIERS>(slots, p, tok_scales, y);
+        advance<S>(r);
+        __syncthreads();
+        bring_ahead<S>(a, it, r, S::STAGES - 1);
+        advance<S>(r);
+    }
+}
+
+/* Leaves this split's sums in the workspace. True for the last split of the tile, which then has all of them added up
+ * in order. */
+template <class S>
+static __device__ bool gather_splits(const struct args &a, const struct item &it, int *last,
+                                     float (&y)[S::MT * S::NT * 4])
+{
+    enum { SUMS = S::MT * S::NT * 4, SPLIT = SUMS * S::THREADS };
+    float *first = a.partials + (size_t)it.row_tile * a.splits * SPLIT + threadIdx.x, *mine = first + it.split * SPLIT;
+#pragma unroll
+    for (int e = 0; e < SUMS; e++)
+        __stcg(mine + e * S::THREADS, y[e]);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0)
+        *last = atomicAdd(&a.arrived[it.row_tile], 1) == a.splits - 1;
+    __syncthreads();
+    if (!*last)
+        return false;
+    __threadfence();
+    for (int split = 0; split < a.splits; split++, first += SPLIT)
+#pragma unroll
+        for (int e = 0; e < SUMS; e++) {
+            float part = __ldcg(first + e * S::THREADS);
+            y[e] = split ? y[e] + part : part;
+        }
+    if (threadIdx.x == 0)
+        a.arrived[it.row_tile] = 0; /* as the next job wants it */
+    return true;
+}
+
+template <class S, bool S4>
+static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) linear_sm80(const struct args a)
+{
+    extern __shared__ uint4 raw[];
+    struct item it = item_at<S>(a, blockIdx.x);
+    struct ring r = {smem_address(raw), 0, sm80_chunk_of(it.run0, a.n_groups)};
+    float y[S::MT * S::NT * 4];
+#pragma unroll
+    for (int e = 0; e < S::MT * S::NT * 4; e++)
+        y[e] = 0.0f;
+    sum_runs<S, S4>(a, it, r, y);
+    __syncthreads(); /* the ring has other uses from here on */
+    if (S::TOKS <= FEW && a.splits > 1 && !gather_splits<S>(a, it, reinterpret_cast<int *>(raw), y))
+        return;
+    __syncthreads();
+    int warp = threadIdx.x / 32;
+    float *stage = reinterpret_cast<float *>(raw) + warp * S::STAGING_FLOATS;
+    put_warp<S::MT, S::NT>(a.out, stage, it.row_tile * S::ROWS + warp % S::WARPS_DOWN * 16 * S::MT,
+                           it.tok0 + warp / S::WARPS_DOWN * 8 * S::NT, y);
+}
+
+/* ---- launch ------------------------------------------------------------------------------------------------------ */
+
+typedef shape<128, 16, 1, 2, 4> for_16;
+typedef shape<128, 32, 2, 4, 4> for_32;
+typedef shape<128, 64, 4, 4, 3> for_64;
+typedef shape<256, 128, 4, 4, 3> for_many;
+
+enum { SPLIT_ROWS = 128 };
+static int split_tiles(const struct atom_cuda_weights *w) { return (w->n - 1) / SPLIT_ROWS + 1; }
+
+/* Splits of a tile's runs when tokens are few: what makes the longest chain of runs on a multiprocessor shortest.
+ * Depends on the weights alone, so that a token's result does not depend on its company. */
+static int splits_for(const struct atom_cuda_weights *w)
+{
+    int best = 1, least = INT_MAX, slots = 2 * atom_cuda_opened()->n_sm, tiles = split_tiles(w);
+    for (int s = 1; s <= MAX_SPLITS && s <= w->site.n_runs && tiles <= MAX_SPLIT_TILES; s++) {
+        int waves = (tiles * s + slots - 1) / slots, runs = (w->site.n_runs + s - 1) / s;
+        int chain = waves * runs * 4 + s; /* adding up costs a little */
+        if (chain < least) {
+            least = chain;
+            best = s;
+        }
+    }
+    return best;
+}
+
+int atom_cuda_sm80_splits(const struct atom_cuda_weights *w, int n_tok) { return n_tok <= FEW ? splits_for(w) : 1; }
+
+size_t atom_cuda_sm80_workspace(const struct atom_cuda_weights *w)
+{
+    size_t splits = (size_t)splits_for(w);
+    return splits == 1 ? 0 : ARRIVED_BYTES + split_tiles(w) * splits * FEW * SPLIT_ROWS * sizeof(float);
+}
+
+static struct args args_of(const struct atom_cuda_linear *j)
+{
+    struct args a = {};
+    a.weights = j->w->data;
+    a.tile_bytes = j->w->tile_bytes;
+    a.q = j->a->q;
+    a.tok_scales = j->a->scales;
+    a.n_tok = j->a->n_tok;
+    a.tok_stride = j->a->tok_stride;
+    a.k_padded = j->w->site.k_padded;
+    a.n_groups = j->w->site.n_groups;
+    a.n_runs = j->w->site.n_runs;
+    a.splits = atom_cuda_sm80_splits(j->w, j->a->n_tok);
+    a.arrived = (int *)j->workspace;
+    a.partials = (float *)((uint8_t *)j->workspace + ARRIVED_BYTES);
+    a.out.y = j->y;
+    a.out.add = j->add;
+    a.out.bias = j->bias;
+    a.out.y_stride = j->y_stride;
+    a.out.n = j->w->n;
+    a.out.n_tok = j->a->n_tok;
+    a.out.type = j->type;
+    a.out.silu = j->silu;
+    return a;
+}
+
+template <class S, bool S4>
+static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_stream s, struct atom_error *err)
+{
+    struct args a = args_of(j);
+    a.row_tiles = (j->w->n - 1) / S::ROWS + 1;
+    a.tok_tiles = (j->a->n_tok - 1) / S::TOKS + 1;
+    size_t blocks = (size_t)a.row_tiles * (size_t)a.tok_tiles * (size_t)a.splits;
+    if (blocks > INT_MAX)
+        return atom_fail(err, ATOM_ERR_INVALID, "a linear of %d rows for %d tokens is %zu blocks; %d can be started",
+                         j->w->n, j->a->n_tok, blocks, INT_MAX);
+    enum atom_status st = atom_cuda_status(
+        cudaFuncSetAttribute(linear_sm80<S, S4>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES),
+        "asking for shared memory", err);
+    if (st)
+        return st;
+    linear_sm80<S, S4><<<(unsigned)blocks, S::THREADS, S::SMEM_BYTES, s>>>(a);
+    return atom_cuda_launched("starting a linear", err);
+}
+
+template <class S>
+static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_stream s, struct atom_error *err)
+{
+    bool s4 = j->w->form == ATOM_CUDA_FORM_SM80 && j->a->bits <= 4;
+    return s4 ? launch<S, true>(j, s, err) : launch<S, false>(j, s, err);
+}
+
+/* Whether large tiles end sooner. A quarter of one takes a multiprocessor as long as a small tile's products, but
+ * small tiles bring twice the bytes for them, and wait for that. */
+static bool wants_large(const struct atom_cuda_linear *j)
+{
+    size_t n_sm = (size_t)atom_cuda_opened()->n_sm;
+    size_t rows = ((size_t)j->w->n + 127) / 128, toks = ((size_t)j->a->n_tok + 63) / 64;
+    size_t large = ((rows + 1) / 2 * ((toks + 1) / 2) + n_sm - 1) / n_sm * 4;
+    size_t small = (rows * toks + n_sm - 1) / n_sm;
+    return 2 * large <= 3 * small;
+}
+
+enum atom_status atom_cuda_linear_sm80(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err)
+{
+    int bits = job->a->bits, n_tok = job->a->n_tok;
+    if (bits < 2 || bits > 8)
+        return atom_fail(err, ATOM_ERR_INVALID, "activations of %d bits; expected 2 to 8", bits);
+    if (n_tok <= 16)
+        return launch<for_16>(job, s, err);
+    if (n_tok <= 32)
+        return launch<for_32>(job, s, err);
+    if (n_tok <= FEW || !wants_large(job))
+        return launch<for_64>(job, s, err);
+    return launch<for_many>(job, s, err);
+}
