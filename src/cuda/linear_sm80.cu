@@ -26,7 +26,7 @@ template <int ROWS_, int TOKS_, int MT_, int NT_, int STAGES_> struct shape {
         WARPS_DOWN = ROWS / (16 * MT),
         WARPS = WARPS_DOWN * (TOKS / (8 * NT)),
         THREADS = 32 * WARPS,
-        BLOCKS = THREADS > 256 ? 1 : 2, /* a multiprocessor */
+        BLOCKS = ROWS > 128 ? 1 : 2, /* a multiprocessor */
         WEIGHT_BYTES = ROWS / SM80_QUARTER_ROWS * SM80_QUARTER_BYTES,
         SLOT_BYTES = WEIGHT_BYTES + TOKS * ATOM_CUDA_RUN,
         SMEM_BYTES = STAGES * SLOT_BYTES,
@@ -34,7 +34,9 @@ template <int ROWS_, int TOKS_, int MT_, int NT_, int STAGES_> struct shape {
     };
     static_assert(STAGES >= 3, "a run of outliers is two chunks");
     static_assert((SMEM_BYTES + 1024) * BLOCKS <= 100 * 1024, "what 8.6 and 8.9 have");
-    static_assert(WARPS * STAGING_FLOATS * 4 <= SMEM_BYTES, "results pass through the ring");
+    static_assert(WARPS * STAGING_FLOATS * 4 <= SLOT_BYTES, "results pass through the slot that is free");
+    static_assert(THREADS % 64 == 0 && (TOKS % (THREADS / 8) == 0 || TOKS < THREADS / 8),
+                  "a thread brings the same eighth of tokens a multiple of 8 apart");
 };
 
 enum { FEW = 64 /* tokens, at most, of split work */, MAX_SPLITS = 16, MAX_SPLIT_TILES = 4096, BAND = 8 };
@@ -46,7 +48,7 @@ struct args {
     const int8_t *q;
     const float *tok_scales;
     int n_tok, tok_stride, k_padded, n_groups, n_runs;
-    int row_tiles, tok_tiles, splits;
+    int row_tiles, tok_tiles, splits, items;
     float *partials; /* [row tile][split][sums of a thread][thread] */
     int *arrived;    /* [row tile] */
     struct out out;
@@ -57,7 +59,9 @@ struct args {
 struct item {
     int row_tile, tok0, split;
     int run0, run1, chunk1; /* the last ones not included */
-    const uint8_t *weights; /* chunk 0 of its rows */
+    const uint8_t *weights; /* what this thread brings of chunk 0 */
+    const int8_t *q;        /* and of run 0 */
+    int toks;               /* from its first token on, as many there are */
 };
 
 /* Bands of some token tiles, whose blocks run at about the same time: they share weights and tokens in the cache. */
@@ -75,7 +79,10 @@ template <class S> static __device__ __forceinline__ struct item item_at(const s
     it.run1 = a.n_runs * (it.split + 1) / a.splits;
     it.chunk1 = sm80_chunk_of(it.run1, a.n_groups);
     enum { PER_TILE = SM80_TILE_ROWS / S::ROWS };
-    it.weights = a.weights + (size_t)(it.row_tile / PER_TILE) * a.tile_bytes + it.row_tile % PER_TILE * S::WEIGHT_BYTES;
+    it.weights = a.weights + (size_t)(it.row_tile / PER_TILE) * a.tile_bytes +
+                 it.row_tile % PER_TILE * S::WEIGHT_BYTES + threadIdx.x * 16;
+    it.toks = a.n_tok - it.tok0 - (int)threadIdx.x / 8;
+    it.q = a.q + (size_t)(it.tok0 + threadIdx.x / 8) * a.k_padded + threadIdx.x % 8 * 16;
     return it;
 }
 
@@ -85,25 +92,19 @@ template <class S>
 static __device__ __forceinline__ void bring(const struct args &a, const struct item &it, int chunk, uint32_t slot)
 {
     const uint8_t *w = it.weights + (size_t)chunk * SM80_CHUNK_BYTES;
-    enum { UNITS = S::WEIGHT_BYTES / 16 };
+    enum { UNITS = S::WEIGHT_BYTES / 16, STEP = S::THREADS / 8, TOK_STEPS = (S::TOKS + STEP - 1) / STEP };
 #pragma unroll
-    for (int i = 0; i < (UNITS + S::THREADS - 1) / S::THREADS; i++) {
-        int u = threadIdx.x + i * S::THREADS;
-        if ((i + 1) * S::THREADS <= UNITS || u < UNITS)
-            copy_16(slot + u * 16, w + u * 16, true);
-    }
-    int extra = chunk - a.n_groups;
-    bool outliers = extra >= 0;
-    const int8_t *q =
-        a.q + (size_t)it.tok0 * a.k_padded + (size_t)(outliers ? a.n_groups + extra / 2 : chunk) * ATOM_CUDA_RUN;
+    for (int i = 0; i < (UNITS + S::THREADS - 1) / S::THREADS; i++)
+        if ((i + 1) * S::THREADS <= UNITS || threadIdx.x + i * S::THREADS < UNITS)
+            copy_16(slot + (threadIdx.x + i * S::THREADS) * 16, w + i * S::THREADS * 16, true);
+    int tok = threadIdx.x / 8, eighth = threadIdx.x % 8, extra = chunk - a.n_groups;
+    if ((extra >= 0 && eighth / 4 != extra % 2) || (S::TOKS < STEP && tok >= S::TOKS))
+        return;
+    const int8_t *q = it.q + (size_t)(extra >= 0 ? a.n_groups + extra / 2 : chunk) * ATOM_CUDA_RUN;
+    slot += S::WEIGHT_BYTES + tok * ATOM_CUDA_RUN + ((eighth ^ tok % 8) << 4);
 #pragma unroll
-    for (int i = 0; i < (S::TOKS * 8 + S::THREADS - 1) / S::THREADS; i++) {
-        int u = threadIdx.x + i * S::THREADS, tok = u / 8, eighth = u % 8;
-        bool there = (S::TOKS * 8 % S::THREADS == 0 || tok < S::TOKS) && (!outliers || eighth / 4 == extra % 2);
-        if (there)
-            copy_16(slot + S::WEIGHT_BYTES + tok * ATOM_CUDA_RUN + ((eighth ^ tok % 8) << 4),
-                    q + (size_t)tok * a.k_padded + eighth * 16, it.tok0 + tok < a.n_tok);
-    }
+    for (int i = 0; i < TOK_STEPS; i++)
+        copy_16(slot + i * STEP * ATOM_CUDA_RUN, q + (size_t)i * STEP * a.k_padded, it.toks > i * STEP);
 }
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
@@ -221,7 +222,7 @@ template <class S, enum kind KIND>
 static __device__ __forceinline__ void consume(const uint32_t (&slots)[2], const struct place &p,
                                                const float2 (&tok_scales)[S::NT], float (&y)[S::MT * S::NT * 4])
 {
-    enum { NB = KIND != INT4 && S::THREADS > 256 ? S::NT / 2 : S::NT }; /* as registers allow */
+    enum { NB = S::NT > 4 && KIND != INT4 ? S::NT / 2 : S::NT }; /* as registers allow */
 #pragma unroll
     for (int n0 = 0; n0 < S::NT; n0 += NB) {
         uint32_t tokens[NB][sums<KIND>::TOKEN_WORDS];
@@ -282,15 +283,22 @@ template <class S> static __device__ __forceinline__ void advance(struct ring &r
     r.chunk++;
 }
 
-/* All runs of an item, chunks always STAGES - 1 ahead when a run begins. */
+/* The first chunks of an item. */
+template <class S>
+static __device__ __forceinline__ void begin(const struct args &a, const struct item &it, struct ring &r)
+{
+    r.chunk = sm80_chunk_of(it.run0, a.n_groups);
+    for (int i = 0; i < S::STAGES - 1; i++)
+        bring_ahead<S>(a, it, r, i);
+}
+
+/* All runs of an item that has begun: at each, the next STAGES - 1 chunks are there or under way. */
 template <class S, bool S4>
-static __device__ __forceinline__ void sum_runs(const struct args &a, const struct item &it, struct ring r,
+static __device__ __forceinline__ void sum_runs(const struct args &a, const struct item &it, struct ring &r,
                                                 float (&y)[S::MT * S::NT * 4])
 {
     struct place p = my_place<S>();
     float2 tok_scales[S::NT];
-    for (int i = 0; i < S::STAGES - 1; i++)
-        bring_ahead<S>(a, it, r, i);
     int run = it.run0;
     for (; run < min(it.run1, a.n_groups); run++) {
         load_tok_scales<S>(a, it, run, tok_scales);
@@ -331,7 +339,9 @@ static __device__ bool gather_splits(const struct args &a, const struct item &it
     if (threadIdx.x == 0)
         *last = atomicAdd(&a.arrived[it.row_tile], 1) == a.splits - 1;
     __syncthreads();
-    if (!*last)
+    bool all_there = *last;
+    __syncthreads(); /* its place has other uses */
+    if (!all_there)
         return false;
     __threadfence();
     for (int split = 0; split < a.splits; split++, first += SPLIT)
@@ -350,20 +360,31 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) linear_sm80(cons
 {
     extern __shared__ uint4 raw[];
     struct item it = item_at<S>(a, blockIdx.x);
-    struct ring r = {smem_address(raw), 0, sm80_chunk_of(it.run0, a.n_groups)};
-    float y[S::MT * S::NT * 4];
-#pragma unroll
-    for (int e = 0; e < S::MT * S::NT * 4; e++)
-        y[e] = 0.0f;
-    sum_runs<S, S4>(a, it, r, y);
-    __syncthreads(); /* the ring has other uses from here on */
-    if (S::TOKS <= FEW && a.splits > 1 && !gather_splits<S>(a, it, reinterpret_cast<int *>(raw), y))
-        return;
-    __syncthreads();
+    struct ring r = {smem_address(raw), 0, 0};
     int warp = threadIdx.x / 32;
-    float *stage = reinterpret_cast<float *>(raw) + warp * S::STAGING_FLOATS;
-    put_warp<S::MT, S::NT>(a.out, stage, it.row_tile * S::ROWS + warp % S::WARPS_DOWN * 16 * S::MT,
-                           it.tok0 + warp / S::WARPS_DOWN * 8 * S::NT, y);
+    begin<S>(a, it, r);
+    for (int i = blockIdx.x;;) {
+        float y[S::MT * S::NT * 4];
+#pragma unroll
+        for (int e = 0; e < S::MT * S::NT * 4; e++)
+            y[e] = 0.0f;
+        sum_runs<S, S4>(a, it, r, y);
+        int row0 = it.row_tile * S::ROWS + warp % S::WARPS_DOWN * 16 * S::MT;
+        int tok0 = it.tok0 + warp / S::WARPS_DOWN * 8 * S::NT;
+        uint8_t *free_slot = reinterpret_cast<uint8_t *>(raw) + (slot_at<S>(r, S::STAGES - 1) - r.slots);
+        __syncthreads(); /* nobody needs that slot any more */
+        bool put = S::TOKS > FEW || a.splits == 1 || gather_splits<S>(a, it, reinterpret_cast<int *>(free_slot), y);
+        i += gridDim.x;
+        if (i < a.items) { /* its first chunks come while these results go */
+            it = item_at<S>(a, i);
+            begin<S>(a, it, r);
+        }
+        if (put)
+            put_warp<S::MT, S::NT>(a.out, reinterpret_cast<float *>(free_slot) + warp * S::STAGING_FLOATS, row0, tok0,
+                                   y);
+        if (i >= a.items)
+            return;
+    }
 }
 
 /* ---- launch ------------------------------------------------------------------------------------------------------ */
@@ -371,7 +392,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) linear_sm80(cons
 typedef shape<128, 16, 1, 2, 4> for_16;
 typedef shape<128, 32, 2, 4, 4> for_32;
 typedef shape<128, 64, 4, 4, 3> for_64;
-typedef shape<256, 128, 4, 4, 3> for_many;
+typedef shape<256, 96, 4, 6, 3> for_many;
 
 enum { SPLIT_ROWS = 128 };
 static int split_tiles(const struct atom_cuda_weights *w) { return (w->n - 1) / SPLIT_ROWS + 1; }
@@ -432,16 +453,18 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     struct args a = args_of(j);
     a.row_tiles = (j->w->n - 1) / S::ROWS + 1;
     a.tok_tiles = (j->a->n_tok - 1) / S::TOKS + 1;
-    size_t blocks = (size_t)a.row_tiles * (size_t)a.tok_tiles * (size_t)a.splits;
-    if (blocks > INT_MAX)
-        return atom_fail(err, ATOM_ERR_INVALID, "a linear of %d rows for %d tokens is %zu blocks; %d can be started",
-                         j->w->n, j->a->n_tok, blocks, INT_MAX);
+    size_t items = (size_t)a.row_tiles * (size_t)a.tok_tiles * (size_t)a.splits;
+    if (items > INT_MAX / 2)
+        return atom_fail(err, ATOM_ERR_INVALID, "a linear of %d rows for %d tokens has %zu tiles, more than %d",
+                         j->w->n, j->a->n_tok, items, INT_MAX / 2);
+    int slots = atom_cuda_opened()->n_sm * S::BLOCKS;
+    a.items = (int)items;
     enum atom_status st = atom_cuda_status(
         cudaFuncSetAttribute(linear_sm80<S, S4>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES),
         "asking for shared memory", err);
     if (st)
         return st;
-    linear_sm80<S, S4><<<(unsigned)blocks, S::THREADS, S::SMEM_BYTES, s>>>(a);
+    linear_sm80<S, S4><<<(unsigned)(a.items < slots ? a.items : slots), S::THREADS, S::SMEM_BYTES, s>>>(a);
     return atom_cuda_launched("starting a linear", err);
 }
 
@@ -452,13 +475,13 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     return s4 ? launch<S, true>(j, s, err) : launch<S, false>(j, s, err);
 }
 
-/* Whether large tiles end sooner. A quarter of one takes a multiprocessor as long as a small tile's products, but
+/* Whether large tiles end sooner. A third of one takes a multiprocessor as long as a small tile's products, but
  * small tiles bring twice the bytes for them, and wait for that. */
 static bool wants_large(const struct atom_cuda_linear *j)
 {
     size_t n_sm = (size_t)atom_cuda_opened()->n_sm;
     size_t rows = ((size_t)j->w->n + 127) / 128, toks = ((size_t)j->a->n_tok + 63) / 64;
-    size_t large = ((rows + 1) / 2 * ((toks + 1) / 2) + n_sm - 1) / n_sm * 4;
+    size_t large = ((rows + 1) / 2 * (((size_t)j->a->n_tok + 95) / 96) + n_sm - 1) / n_sm * 3;
     size_t small = (rows * toks + n_sm - 1) / n_sm;
     return 2 * large <= 3 * small;
 }

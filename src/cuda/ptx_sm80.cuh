@@ -32,7 +32,7 @@ PTX_FN void load_tiles(uint32_t (&to)[4], uint32_t address)
 
 PTX_FN void load_16(uint32_t (&to)[4], uint32_t address)
 {
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.volatile.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                  : "r"(address)
                  : "memory");
