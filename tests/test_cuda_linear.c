@@ -7,6 +7,8 @@
 #include "cuda/linear_form.h"
 #include "cuda/ops.h"
 
+#include <limits.h>
+
 struct part {
     int n, rows_per_scale;
     uint8_t *qweight;
@@ -341,34 +343,176 @@ static void large_linears(void **state)
     check_forms(check_large);
 }
 
+/* A good job of five tokens, and the same with one thing wrong. */
+struct refusal {
+    struct problem p;
+    struct atom_cuda_acts acts;
+    struct atom_cuda_linear job;
+    void *y, *workspace;
+};
+
+static void make_refusal(struct refusal *r)
+{
+    seed = 33;
+    make_problem(&r->p, 256, 32, 64, 5);
+    size_t n_bytes = atom_cuda_linear_workspace(r->p.w, 5);
+    r->y = on_device(NULL, 4 * 5 * 512);
+    r->workspace = on_device(NULL, n_bytes + 256);
+    cuda_ok(atom_cuda_fill(r->workspace, 0, n_bytes + 256, &cuda_err));
+}
+
+static void reset_job(struct refusal *r)
+{
+    r->acts = r->p.acts;
+    r->job = (struct atom_cuda_linear){
+        .w = r->p.w, .a = &r->acts, .type = ATOM_CUDA_F32, .y = r->y, .y_stride = 512, .workspace = r->workspace};
+}
+
+static void drop_refusal(struct refusal *r)
+{
+    atom_cuda_free(r->y);
+    atom_cuda_free(r->workspace);
+    drop_problem(&r->p);
+}
+
+/* The job with `change` made to it must fail with a sentence that has `word`, and leave the device well. */
+#define refused(change, word)                                                                                          \
+    do {                                                                                                               \
+        struct atom_error why_ = {0};                                                                                  \
+        reset_job(&r);                                                                                                 \
+        change;                                                                                                        \
+        assert_fails(atom_cuda_linear_run(&r.job, NULL, &why_), &why_, ATOM_ERR_INVALID, word);                        \
+    } while (0)
+
+static void *off_by(const void *p, size_t n_bytes) { return (void *)((uintptr_t)p + n_bytes); }
+
+static void check_refusals(void)
+{
+    struct refusal r;
+    make_refusal(&r);
+    refused(r.job.w = NULL, "without weights");
+    refused(r.job.a = NULL, "activations");
+    refused(r.acts.site.k++, "257");
+    refused(r.acts.site.k = 0, "0 channels");
+    refused(r.acts.site.k = INT_MAX, "2147483647 channels");
+    refused(r.acts.site.outliers = -1, "-1 of them");
+    refused(r.acts.site.outliers = 257, "257 of them");
+    refused(r.acts.site.whole = true, "one a token");
+    refused(r.acts.site.k_padded += 128, "counts are others");
+    refused(r.acts.site.n_runs = 0, "counts are others");
+    refused(atom_cuda_site_init(&r.acts.site, 256, 31), "31 outliers");
+    refused(r.acts.n_tok = 0, "0 tokens");
+    refused(r.acts.n_tok = -7, "-7 tokens");
+    refused(r.acts.n_tok = 1 << 30; r.acts.tok_stride = 1 << 30, "1073741824 tokens");
+    refused(r.acts.tok_stride = 0, "stride 0");
+    refused(r.acts.tok_stride = INT_MIN, "stride -2147483648");
+    refused(r.acts.tok_stride = 63, "stride 63");
+    refused(r.acts.q = NULL, "without integers");
+    refused(r.acts.q = off_by(r.acts.q, 8), "16-byte");
+    refused(r.acts.scales = NULL, "scales");
+    refused(r.acts.scales = off_by(r.acts.scales, 4), "16-byte");
+    refused(r.job.type = (enum atom_cuda_float)3, "type 3");
+    refused(r.job.y = NULL, "apart");
+    refused(r.job.y = off_by(r.y, 8), "16-byte");
+    refused(r.job.y_stride = 4, "4 apart");
+    refused(r.job.y_stride = 0, "0 apart");
+    refused(r.job.y_stride = 508, "508 apart");
+    refused(r.job.add = off_by(r.y, 4), "16-byte");
+    refused(r.job.bias = off_by(r.y, 2), "bias");
+    refused(r.job.silu = true; r.job.add = r.y, "silu");
+    refused(r.job.workspace = off_by(r.workspace, 4), "workspace");
+    if (atom_cuda_linear_splits(r.p.w, 5) > 1)
+        refused(r.job.workspace = NULL, "workspace");
+    reset_job(&r);
+    assert_int_equal(atom_cuda_linear_run(NULL, NULL, NULL), ATOM_ERR_INVALID);
+    cuda_ok(atom_cuda_linear_run(&r.job, NULL, &cuda_err));
+    cuda_ok(atom_cuda_stream_wait(NULL, &cuda_err));
+    drop_refusal(&r);
+}
+
 static void bad_jobs_are_refused(void **state)
 {
     (void)state;
     need_device();
+    check_forms(check_refusals);
+}
+
+/* mma.sync takes INT4 at its word, so there the number of bits must make sense. */
+static void unknown_bits_are_refused(void **state)
+{
+    (void)state;
+    need_device();
+    struct refusal r;
+    atom_cuda_force_form(ATOM_CUDA_FORM_SM80);
+    make_refusal(&r);
+    atom_cuda_force_form(ATOM_CUDA_FORM_AUTO);
+    refused(r.acts.bits = 0, "0 bits");
+    refused(r.acts.bits = 1, "1 bits");
+    refused(r.acts.bits = 9, "9 bits");
+    refused(r.acts.bits = -4, "-4 bits");
+    drop_refusal(&r);
+}
+
+/* Weights of 256 channels, 32 outliers, 64 rows, with one thing wrong. */
+#define no_weights(change, word)                                                                                       \
+    do {                                                                                                               \
+        struct atom_error why_ = {0};                                                                                  \
+        struct atom_cuda_site site = p.site;                                                                           \
+        struct atom_cuda_tensors parts[3] = {p.tensors[0], p.tensors[0], p.tensors[0]};                                \
+        int n_parts = 1;                                                                                               \
+        bool by_turns = false;                                                                                         \
+        change;                                                                                                        \
+        assert_fails(atom_cuda_weights_create(&site, parts, n_parts, by_turns, NULL, &w, &why_), &why_,                \
+                     ATOM_ERR_INVALID, word);                                                                          \
+        assert_null(w);                                                                                                \
+    } while (0)
+
+static void bad_weights_are_refused(void **state)
+{
+    (void)state;
+    need_device();
     struct problem p;
-    seed = 33;
+    struct atom_cuda_weights *w = NULL;
+    seed = 34;
     make_problem(&p, 256, 32, 64, 5);
-    float *y = on_device(NULL, 4 * 5 * 512);
-    struct atom_cuda_linear good = {.w = p.w, .a = &p.acts, .type = ATOM_CUDA_F32, .y = y, .y_stride = 512}, bad = good;
-    struct atom_error why = {0};
-    bad.y_stride = 4;
-    assert_fails(atom_cuda_linear_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "apart");
-    bad = good, why = (struct atom_error){0};
-    bad.silu = true, bad.add = y;
-    assert_fails(atom_cuda_linear_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "silu");
-    bad = good, why = (struct atom_error){0};
-    struct atom_cuda_acts other = p.acts;
-    other.site.k++;
-    bad.a = &other;
-    assert_fails(atom_cuda_linear_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "257");
-    atom_cuda_free(y);
+    no_weights(site.k = 0, "0 channels");
+    no_weights(site.k = -1, "-1 channels");
+    no_weights(site.k = INT_MAX, "2147483647 channels");
+    no_weights(site.outliers = -1, "-1 of them");
+    no_weights(site.outliers = 300, "300 of them");
+    no_weights(site.n_groups = 3, "counts are others");
+    no_weights(site.n_scales = 0, "counts are others");
+    no_weights(atom_cuda_site_init_whole(&site, 256), "one a token");
+    no_weights(n_parts = 0, "0 parts");
+    no_weights(n_parts = -1, "-1 parts");
+    no_weights(n_parts = 4, "4 parts");
+    no_weights(parts[0].n = 0, "0 rows");
+    no_weights(parts[0].n = INT_MIN, "rows");
+    no_weights(parts[0].n = INT_MAX, "2147483647 rows");
+    no_weights(n_parts = 3; parts[0].n = parts[1].n = parts[2].n = 1 << 22, "12582912 rows");
+    no_weights(parts[0].rows_per_scale = 0, "0 a scale");
+    no_weights(n_parts = 2; parts[1].rows_per_scale = -3, "part 1");
+    no_weights(parts[0].qweight = NULL, "lacks a tensor");
+    no_weights(parts[0].scales = NULL, "lacks a tensor");
+    no_weights(parts[0].outlier_qweight = NULL, "lacks a tensor");
+    no_weights(parts[0].outlier_scales = NULL, "lacks a tensor");
+    no_weights(parts[0].scales = off_by(parts[0].scales, 1), "odd address");
+    no_weights(by_turns = true, "by turns");
+    no_weights(by_turns = true; n_parts = 2; parts[0].n = parts[1].n = 4, "by turns");
+    no_weights(by_turns = true; n_parts = 2; parts[0].n = 8; parts[1].n = 16, "by turns");
+    assert_int_equal(atom_cuda_weights_create(NULL, p.tensors, 1, false, NULL, &w, NULL), ATOM_ERR_INVALID);
+    assert_int_equal(atom_cuda_weights_create(&p.site, NULL, 1, false, NULL, &w, NULL), ATOM_ERR_INVALID);
+    assert_int_equal(atom_cuda_weights_create(&p.site, p.tensors, 1, false, NULL, NULL, NULL), ATOM_ERR_INVALID);
+    atom_cuda_weights_free(NULL);
     drop_problem(&p);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(linears_are_the_formula), cmocka_unit_test(large_linears),
-                                       cmocka_unit_test(bad_jobs_are_refused)};
+                                       cmocka_unit_test(bad_jobs_are_refused),
+                                       cmocka_unit_test(unknown_bits_are_refused),
+                                       cmocka_unit_test(bad_weights_are_refused)};
     int rc = cmocka_run_group_tests_name("cuda linear", tests, NULL, NULL);
     atom_cuda_close();
     return rc;

@@ -103,18 +103,57 @@ static enum atom_status pack_sm90(const struct stacked *from, const struct atom_
     return atom_cuda_launched("packing a linear", err);
 }
 
+/* Beyond these no model is, and no integer overflows on the way. */
+enum { MAX_CHANNELS = 1 << 24, MAX_ROWS = 1 << 22, MAX_TOK = 1 << 20 };
+
+static enum atom_status check_site(const struct atom_cuda_site *site, struct atom_error *err)
+{
+    struct atom_cuda_site s;
+    if (site->k < 1 || site->k > MAX_CHANNELS || site->outliers < 0 || site->outliers > site->k)
+        return atom_fail(err, ATOM_ERR_INVALID, "a site of %d channels, %d of them outliers; expected 1 to %d channels",
+                         site->k, site->outliers, MAX_CHANNELS);
+    if (site->whole)
+        return atom_fail(err, ATOM_ERR_INVALID, "an INT4 linear wants one scale a group; its site has one a token");
+    atom_cuda_site_init(&s, site->k, site->outliers);
+    if (site->n_groups != s.n_groups || site->n_scales != s.n_scales || site->n_runs != s.n_runs ||
+        site->k_padded != s.k_padded)
+        return atom_fail(err, ATOM_ERR_INVALID, "a site of %d channels, %d of them outliers, whose counts are others",
+                         site->k, site->outliers);
+    return ATOM_OK;
+}
+
+static enum atom_status check_part(const struct atom_cuda_site *site, const struct atom_cuda_tensors *p, int i,
+                                   struct atom_error *err)
+{
+    if (p->n < 1 || p->n > MAX_ROWS || p->rows_per_scale < 1)
+        return atom_fail(err, ATOM_ERR_INVALID,
+                         "part %d of a linear has %d rows, %d a scale; expected 1 to %d, and at least 1", i, p->n,
+                         p->rows_per_scale, MAX_ROWS);
+    if ((site->n_groups && (!p->qweight || !p->scales)) ||
+        (site->outliers && (!p->outlier_qweight || !p->outlier_scales)))
+        return atom_fail(err, ATOM_ERR_INVALID, "part %d of a linear lacks a tensor", i);
+    if (((uintptr_t)p->scales | (uintptr_t)p->outlier_scales) % sizeof(uint16_t))
+        return atom_fail(err, ATOM_ERR_INVALID, "part %d of a linear has scales at an odd address", i);
+    return ATOM_OK;
+}
+
 static enum atom_status check_parts(const struct atom_cuda_site *site, const struct atom_cuda_tensors *parts,
                                     int n_parts, bool by_turns, struct atom_error *err)
 {
+    enum atom_status st = ATOM_OK;
+    int n = 0;
     if (n_parts < 1 || n_parts > ATOM_CUDA_MAX_PARTS)
         return atom_fail(err, ATOM_ERR_INVALID, "a linear of %d parts; expected 1 to %d", n_parts, ATOM_CUDA_MAX_PARTS);
+    for (int i = 0; i < n_parts && !st; i++) {
+        st = check_part(site, &parts[i], i, err);
+        n += st ? 0 : parts[i].n;
+    }
+    if (st)
+        return st;
     if (by_turns && (n_parts != 2 || parts[0].n != parts[1].n || parts[0].n % 8))
         return atom_fail(err, ATOM_ERR_INVALID, "rows by turns want two parts of the same rows, a multiple of 8");
-    for (int i = 0; i < n_parts; i++)
-        if (parts[i].n < 1 || parts[i].rows_per_scale < 1 ||
-            (site->n_groups && (!parts[i].qweight || !parts[i].scales)) ||
-            (site->outliers && (!parts[i].outlier_qweight || !parts[i].outlier_scales)))
-            return atom_fail(err, ATOM_ERR_INVALID, "part %d of a linear has no rows or lacks a tensor", i);
+    if (n > MAX_ROWS)
+        return atom_fail(err, ATOM_ERR_INVALID, "a linear of %d rows; at most %d", n, MAX_ROWS);
     return ATOM_OK;
 }
 
@@ -124,7 +163,10 @@ extern "C" enum atom_status atom_cuda_weights_create(const struct atom_cuda_site
                                                      struct atom_error *err)
 {
     enum atom_cuda_form form = ATOM_CUDA_FORM_AUTO;
-    enum atom_status st = check_parts(site, parts, n_parts, by_turns, err);
+    if (!site || !parts || !out)
+        return atom_fail(err, ATOM_ERR_INVALID, "a linear without a site, its parts or a place for it");
+    enum atom_status st = check_site(site, err);
+    st = st ? st : check_parts(site, parts, n_parts, by_turns, err);
     st = st ? st : atom_cuda_form_for_device(forced, &form, err);
     if (st)
         return st;
@@ -171,26 +213,6 @@ extern "C" size_t atom_cuda_weights_bytes(const struct atom_cuda_weights *w)
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-static enum atom_status check_job(const struct atom_cuda_linear *j, struct atom_error *err)
-{
-    const struct atom_cuda_site *a = &j->a->site, *b = &j->w->site;
-    int columns = j->silu ? j->w->n / 2 : j->w->n;
-    if (a->k != b->k || a->outliers != b->outliers || a->whole)
-        return atom_fail(err, ATOM_ERR_INVALID, "activations of %d channels, %d outliers for a linear of %d and %d",
-                         a->k, a->outliers, b->k, b->outliers);
-    if (j->a->n_tok < 1 || j->a->tok_stride < j->a->n_tok || j->a->tok_stride % 64)
-        return atom_fail(err, ATOM_ERR_INVALID,
-                         "activations of %d tokens, stride %d: expected 1 or more, and a multiple of 64", j->a->n_tok,
-                         j->a->tok_stride);
-    if (j->silu && (!j->w->by_turns || j->add))
-        return atom_fail(err, ATOM_ERR_INVALID, "silu wants rows by turns and nothing to add");
-    if (j->y_stride < (size_t)columns || j->y_stride % 8 || (uintptr_t)j->y % 16 || (uintptr_t)j->add % 16)
-        return atom_fail(err, ATOM_ERR_INVALID,
-                         "rows of %d results, %zu apart: expected a multiple of 8, at 16-byte addresses", columns,
-                         j->y_stride);
-    return ATOM_OK;
-}
-
 static bool is_sm90(const struct atom_cuda_weights *w) { return w->form == ATOM_CUDA_FORM_SM90; }
 
 extern "C" int atom_cuda_linear_splits(const struct atom_cuda_weights *w, int n_tok)
@@ -204,10 +226,52 @@ extern "C" size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, 
     return is_sm90(w) ? atom_cuda_sm90_workspace(w) : atom_cuda_sm80_workspace(w);
 }
 
+static enum atom_status check_acts(const struct atom_cuda_linear *j, struct atom_error *err)
+{
+    const struct atom_cuda_site *a = &j->a->site, *b = &j->w->site;
+    enum atom_status st = check_site(a, err);
+    if (st)
+        return st;
+    if (a->k != b->k || a->outliers != b->outliers)
+        return atom_fail(err, ATOM_ERR_INVALID, "activations of %d channels, %d outliers for a linear of %d and %d",
+                         a->k, a->outliers, b->k, b->outliers);
+    if (j->a->n_tok < 1 || j->a->n_tok > MAX_TOK || j->a->tok_stride < j->a->n_tok || j->a->tok_stride % 64)
+        return atom_fail(err, ATOM_ERR_INVALID,
+                         "activations of %d tokens, stride %d: expected 1 to %d, and a multiple of 64", j->a->n_tok,
+                         j->a->tok_stride, MAX_TOK);
+    if (!j->a->q || !j->a->scales || ((uintptr_t)j->a->q | (uintptr_t)j->a->scales) % 16)
+        return atom_fail(err, ATOM_ERR_INVALID, "activations without integers or scales at 16-byte addresses");
+    return ATOM_OK;
+}
+
+static enum atom_status check_results(const struct atom_cuda_linear *j, struct atom_error *err)
+{
+    int columns = j->silu ? j->w->n / 2 : j->w->n;
+    if (j->type != ATOM_CUDA_F32 && j->type != ATOM_CUDA_F16 && j->type != ATOM_CUDA_BF16)
+        return atom_fail(err, ATOM_ERR_INVALID, "results of type %d, which there is not", (int)j->type);
+    if (j->silu && (!j->w->by_turns || j->add))
+        return atom_fail(err, ATOM_ERR_INVALID, "silu wants rows by turns and nothing to add");
+    if (!j->y || j->y_stride < (size_t)columns || j->y_stride % 8 || (uintptr_t)j->y % 16 || (uintptr_t)j->add % 16)
+        return atom_fail(err, ATOM_ERR_INVALID,
+                         "rows of %d results, %zu apart: expected a multiple of 8, at 16-byte addresses", columns,
+                         j->y_stride);
+    if ((uintptr_t)j->bias % sizeof(float))
+        return atom_fail(err, ATOM_ERR_INVALID, "a bias at an address that is no multiple of 4");
+    if ((uintptr_t)j->workspace % 16 || (!j->workspace && atom_cuda_linear_splits(j->w, j->a->n_tok) > 1))
+        return atom_fail(err, ATOM_ERR_INVALID, "a linear of %d rows for %d tokens wants a workspace, 16-byte aligned",
+                         j->w->n, j->a->n_tok);
+    return ATOM_OK;
+}
+
 extern "C" enum atom_status atom_cuda_linear_run(const struct atom_cuda_linear *job, atom_cuda_stream s,
                                                  struct atom_error *err)
 {
-    enum atom_status st = check_job(job, err);
+    if (!atom_cuda_opened())
+        return atom_fail(err, ATOM_ERR_INVALID, "no CUDA device is open");
+    if (!job || !job->w || !job->a)
+        return atom_fail(err, ATOM_ERR_INVALID, "a linear without weights or activations");
+    enum atom_status st = check_acts(job, err);
+    st = st ? st : check_results(job, err);
     if (st)
         return st;
     return is_sm90(job->w) ? atom_cuda_linear_sm90(job, s, err) : atom_cuda_linear_sm80(job, s, err);
