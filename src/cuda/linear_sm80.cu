@@ -33,6 +33,7 @@ template <int ROWS_, int TOKS_, int MT_, int NT_, int STAGES_> struct shape {
         STAGING_FLOATS = 8 * (16 * MT + 4),
     };
     static_assert(STAGES >= 3, "a run of outliers is two chunks");
+    static_assert(SLOT_BYTES % 128 == 0 && WEIGHT_BYTES % 128 == 0, "toks_at");
     static_assert((SMEM_BYTES + 1024) * BLOCKS <= 100 * 1024, "what 8.6 and 8.9 have");
     static_assert(WARPS * STAGING_FLOATS * 4 <= SLOT_BYTES, "results pass through the slot that is free");
     static_assert(THREADS % 64 == 0 && (TOKS % (THREADS / 8) == 0 || TOKS < THREADS / 8),
@@ -111,9 +112,8 @@ static __device__ __forceinline__ void bring(const struct args &a, const struct 
 
 /* Where this warp's and this lane's operands are in a slot. */
 struct place {
-    int block0;          /* of 16 rows, the warp's first in the block of threads */
-    uint32_t tok_at;     /* of its first 8 tokens, in a slot */
-    uint32_t eighth_at;  /* the lane's among its token's, for the first 64 channels; ^ 64: for the second */
+    int block0;       /* of 16 rows, the warp's first in the block of threads */
+    uint32_t toks_at; /* of its first 8 tokens, the first 64 channels; ^ 64: the others, as slots are aligned to 128 */
     uint32_t row_scales; /* of a quarter */
 };
 
@@ -122,8 +122,7 @@ template <class S> static __device__ __forceinline__ struct place my_place()
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane % 8;
     struct place p;
     p.block0 = warp % S::WARPS_DOWN * S::MT;
-    p.tok_at = S::WEIGHT_BYTES + (warp / S::WARPS_DOWN * S::NT * 8 + row) * ATOM_CUDA_RUN;
-    p.eighth_at = (lane / 8 ^ row) << 4;
+    p.toks_at = S::WEIGHT_BYTES + (warp / S::WARPS_DOWN * S::NT * 8 + row) * ATOM_CUDA_RUN + ((lane / 8 ^ row) << 4);
     p.row_scales = SM80_WEIGHT_BYTES + lane / 4 * 16;
     return p;
 }
@@ -139,17 +138,17 @@ template <enum kind KIND> struct sums {
     };
 };
 
+/* A lane's share of 8 tokens: `first` is what it loads from for the first 64 channels, `second` for the others. */
 template <enum kind KIND>
-static __device__ __forceinline__ void load_tokens(const uint32_t (&slots)[2], uint32_t at, uint32_t eighth_at,
-                                                   uint32_t *words)
+static __device__ __forceinline__ void load_tokens(uint32_t first, uint32_t second, uint32_t *words)
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         uint32_t four[4];
-        load_tiles(four, slots[KIND == OUTLIERS ? half : 0] + at + (eighth_at ^ half * 64));
+        load_tiles(four, half ? second : first);
         if (KIND == INT4) {
-            words[2 * half] = four[0] & 0x0F0F0F0Fu | four[1] << 4 & 0xF0F0F0F0u;
-            words[2 * half + 1] = four[2] & 0x0F0F0F0Fu | four[3] << 4 & 0xF0F0F0F0u;
+            words[2 * half] = select_bits(0x0F0F0F0Fu, four[0], four[1] << 4);
+            words[2 * half + 1] = select_bits(0x0F0F0F0Fu, four[2], four[3] << 4);
         } else {
 #pragma unroll
             for (int i = 0; i < 4; i++)
@@ -223,12 +222,13 @@ static __device__ __forceinline__ void consume(const uint32_t (&slots)[2], const
                                                const float2 (&tok_scales)[S::NT], float (&y)[S::MT * S::NT * 4])
 {
     enum { NB = S::NT > 4 && KIND != INT4 ? S::NT / 2 : S::NT }; /* as registers allow */
+    uint32_t first = slots[0] + p.toks_at, second = (slots[KIND == OUTLIERS ? 1 : 0] + p.toks_at) ^ 64;
 #pragma unroll
     for (int n0 = 0; n0 < S::NT; n0 += NB) {
         uint32_t tokens[NB][sums<KIND>::TOKEN_WORDS];
 #pragma unroll
         for (int j = 0; j < NB; j++)
-            load_tokens<KIND>(slots, p.tok_at + (n0 + j) * 8 * ATOM_CUDA_RUN, p.eighth_at, tokens[j]);
+            load_tokens<KIND>(first + (n0 + j) * 8 * ATOM_CUDA_RUN, second + (n0 + j) * 8 * ATOM_CUDA_RUN, tokens[j]);
 #pragma unroll
         for (int m = 0; m < S::MT; m++) {
             int acc[NB][4], block = p.block0 + m;
@@ -358,7 +358,7 @@ static __device__ bool gather_splits(const struct args &a, const struct item &it
 template <class S, bool S4>
 static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) linear_sm80(const struct args a)
 {
-    extern __shared__ uint4 raw[];
+    extern __shared__ __align__(128) uint8_t raw[];
     struct item it = item_at<S>(a, blockIdx.x);
     struct ring r = {smem_address(raw), 0, 0};
     int warp = threadIdx.x / 32;
@@ -371,7 +371,7 @@ static __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) linear_sm80(cons
         sum_runs<S, S4>(a, it, r, y);
         int row0 = it.row_tile * S::ROWS + warp % S::WARPS_DOWN * 16 * S::MT;
         int tok0 = it.tok0 + warp / S::WARPS_DOWN * 8 * S::NT;
-        uint8_t *free_slot = reinterpret_cast<uint8_t *>(raw) + (slot_at<S>(r, S::STAGES - 1) - r.slots);
+        uint8_t *free_slot = raw + (slot_at<S>(r, S::STAGES - 1) - r.slots);
         __syncthreads(); /* nobody needs that slot any more */
         bool put = S::TOKS > FEW || a.splits == 1 || gather_splits<S>(a, it, reinterpret_cast<int *>(free_slot), y);
         i += gridDim.x;

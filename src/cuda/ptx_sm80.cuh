@@ -45,6 +45,14 @@ PTX_FN float2 load_half2(uint32_t address)
     return __half22float2(*reinterpret_cast<__half2 *>(&two));
 }
 
+/* Bits of a where those of mask are set, of b elsewhere. */
+PTX_FN uint32_t select_bits(uint32_t mask, uint32_t a, uint32_t b)
+{
+    uint32_t d;
+    asm("lop3.b32 %0, %1, %2, %3, 0xCA;" : "=r"(d) : "r"(mask), "r"(a), "r"(b));
+    return d;
+}
+
 /* d = a b + c: 16 rows, 8 columns, 64 nibbles or 32 bytes deep. c and d may be different registers, so that a sum can
  * start at a constant without being set to it. */
 PTX_FN void multiply_s4(int (&d)[4], const uint32_t (&a)[4], const uint32_t *b, const int *c)
