@@ -303,14 +303,19 @@ static void check_random_sizes(void)
     }
 }
 
-/* As a model has them: more work than blocks, rings that turn several times. */
+/* As a model has them, then with more tiles than a device takes at once: rings that turn several times, blocks that go
+ * on to other tiles, with their runs split and whole. */
 static void check_large(void)
 {
     seed = 32;
-    static const int toks[] = {1, 16, 64, 256, 1000};
-    for (int round = 0; round < 5; round++) {
+    static const struct {
+        int k, outliers, n, n_tok;
+    } sizes[] = {{2048, 128, 3000, 1},   {2048, 128, 3000, 16},   {2048, 128, 3000, 64},
+                 {2048, 128, 3000, 256}, {2048, 128, 3000, 1000}, {300, 40, 36000, 20},
+                 {128, 0, 36000, 3},     {290, 200, 9000, 600},   {140, 12, 36000, 70}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         struct problem p;
-        make_problem(&p, 2048, 128, 3000, toks[round]);
+        make_problem(&p, sizes[i].k, sizes[i].outliers, sizes[i].n, sizes[i].n_tok);
         check_problem(&p);
         drop_problem(&p);
     }
