@@ -4,7 +4,10 @@
 #include "cuda.h"
 
 #include "base/half.h"
+#include "cuda/linear_form.h"
 #include "cuda/ops.h"
+
+#include <limits.h>
 
 struct part {
     int n, rows_per_scale;
@@ -14,11 +17,12 @@ struct part {
 };
 
 struct problem {
+    enum atom_cuda_form form;
     struct atom_cuda_site site;
     struct part parts[ATOM_CUDA_MAX_PARTS];
     struct atom_cuda_tensors tensors[ATOM_CUDA_MAX_PARTS]; /* on the device */
     int n_parts, n, n_tok, tok_stride, y_columns;
-    bool by_turns;
+    bool by_turns, cold;
     int8_t *q;
     float *tok_scales, *bias;
     enum atom_cuda_float type;
@@ -26,6 +30,26 @@ struct problem {
     struct atom_cuda_weights *w;
     struct atom_cuda_acts acts;
 };
+
+static enum atom_cuda_form form_now = ATOM_CUDA_FORM_AUTO; /* of the weights that are made */
+
+static void use_form(enum atom_cuda_form form)
+{
+    form_now = form;
+    atom_cuda_force_form(form);
+}
+
+/* The forms that this device runs. */
+static int forms_here(enum atom_cuda_form (*out)[3])
+{
+    static const enum atom_cuda_form all[] = {ATOM_CUDA_FORM_SM90, ATOM_CUDA_FORM_SM80, ATOM_CUDA_FORM_SM80_BYTES};
+    int n = 0;
+    for (int i = 0; i < 3; i++)
+        if (atom_cuda_form_for_device(all[i], &(*out)[n], NULL) == ATOM_OK)
+            n++;
+    assert_true(n > 0);
+    return n;
+}
 
 static void *bytes_of(size_t n)
 {
@@ -106,7 +130,8 @@ static void make_acts(struct problem *p)
                                       .tok_stride = p->tok_stride,
                                       .q = on_device(p->q, stride * k),
                                       .scales = on_device(p->tok_scales, n_scales * stride * sizeof(float)),
-                                      .scale_parts = on_device(parts, 4 * n_scales * stride * sizeof(float))};
+                                      .scale_parts = on_device(parts, 4 * n_scales * stride * sizeof(float)),
+                                      .bits = bits};
     free(parts);
 }
 
@@ -115,6 +140,7 @@ static size_t type_bytes(enum atom_cuda_float t) { return t == ATOM_CUDA_F32 ? 4
 static void make_problem(struct problem *p, int k, int outliers, int n, int n_tok)
 {
     memset(p, 0, sizeof *p);
+    cuda_ok(atom_cuda_form_for_device(form_now, &p->form, &cuda_err));
     atom_cuda_site_init(&p->site, k, outliers);
     p->by_turns = between(0, 2) == 0;
     p->n_parts = p->by_turns ? 2 : between(1, 3);
@@ -170,7 +196,7 @@ static const struct part *part_of(const struct problem *p, int *r)
 }
 
 /* The tensor cores of Hopper make the products of scales for many tokens. */
-static bool cuts_scales(const struct problem *p) { return p->n_tok > 64 && cuda_device.major == 9; }
+static bool cuts_scales(const struct problem *p) { return p->n_tok > 64 && p->form == ATOM_CUDA_FORM_SM90; }
 
 /* y of the specification; slack, how far from it a sum may be whose products of scales are one unit in the last place
  * off: that, and the roundings of two chains of fma that part there. */
@@ -277,7 +303,8 @@ static void check_problem(struct problem *p)
 {
     bool silu = p->by_turns && between(0, 1);
     size_t stride = (size_t)p->y_columns, n_bytes = (size_t)p->n_tok * stride * type_bytes(p->type);
-    void *y = on_device(NULL, n_bytes), *back = malloc(n_bytes), *add = NULL, *host_add = NULL;
+    void *y = on_device(NULL, n_bytes), *back = malloc(n_bytes), *again = malloc(n_bytes), *add = NULL,
+         *host_add = NULL;
     if (!silu && between(0, 1)) {
         host_add = malloc(n_bytes);
         for (size_t i = 0; i < (size_t)p->n_tok * stride; i++) {
@@ -294,28 +321,30 @@ static void check_problem(struct problem *p)
     cuda_ok(atom_cuda_fill(ws, 0, ws_bytes, &cuda_err));
     const struct atom_cuda_linear job = {p->w, &p->acts, p->type, y, stride, bias, add, silu, ws};
     for (int twice = 0; twice < 2; twice++) { /* a second run finds the workspace as the first left it */
+        if (p->cold) /* weights come from memory: late, so that who does not wait for them is found out */
+            atom_cuda_free(on_device(NULL, 3 * cuda_device.l2_bytes));
         cuda_ok(atom_cuda_fill(y, 0xFF, n_bytes, &cuda_err));
         cuda_ok(atom_cuda_linear_run(&job, NULL, &cuda_err));
         cuda_ok(atom_cuda_stream_wait(NULL, &cuda_err));
-        cuda_ok(atom_cuda_download(back, y, n_bytes, &cuda_err));
-        if (silu)
-            check_silu(p, back, stride);
-        else
-            check_rows(p, back, host_add, stride);
-        check_guards(p, back, stride, silu ? p->n / 2 : p->n);
+        cuda_ok(atom_cuda_download(twice ? again : back, y, n_bytes, &cuda_err));
     }
+    if (silu)
+        check_silu(p, back, stride);
+    else
+        check_rows(p, back, host_add, stride);
+    check_guards(p, back, stride, silu ? p->n / 2 : p->n);
+    assert_memory_equal(again, back, n_bytes);
     atom_cuda_free(y);
     atom_cuda_free(add);
     atom_cuda_free(bias);
     atom_cuda_free(ws);
     free(back);
+    free(again);
     free(host_add);
 }
 
-static void linears_are_the_formula(void **state)
+static void check_random_sizes(void)
 {
-    (void)state;
-    need_device();
     static const int toks[] = {1, 7, 16, 17, 33, 64, 65, 128, 129, 192, 200, 385};
     seed = 31;
     for (int round = 0; round < 48; round++) {
@@ -327,49 +356,222 @@ static void linears_are_the_formula(void **state)
     }
 }
 
-/* As a model has them: more work than blocks, rings that turn several times. */
+/* As a model has them, then with more tiles than a device takes at once: rings that turn several times, blocks that go
+ * on to other tiles, with their runs split and whole. */
+static void check_large(void)
+{
+    seed = 32;
+    static const struct {
+        int k, outliers, n, n_tok;
+    } sizes[] = {{2048, 128, 3000, 1},   {2048, 128, 3000, 16},   {2048, 128, 3000, 64},
+                 {2048, 128, 3000, 256}, {2048, 128, 3000, 1000}, {300, 40, 36000, 20},
+                 {128, 0, 36000, 3},     {290, 200, 9000, 600},   {140, 12, 36000, 70}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct problem p;
+        make_problem(&p, sizes[i].k, sizes[i].outliers, sizes[i].n, sizes[i].n_tok);
+        p.cold = true;
+        check_problem(&p);
+        drop_problem(&p);
+    }
+}
+
+/* On all forms that this device runs. */
+static void check_forms(void (*check)(void))
+{
+    enum atom_cuda_form forms[3];
+    int n = forms_here(&forms);
+    for (int i = 0; i < n; i++) {
+        use_form(forms[i]);
+        print_message("form %d\n", (int)forms[i]);
+        check();
+    }
+    use_form(ATOM_CUDA_FORM_AUTO);
+}
+
+static void linears_are_the_formula(void **state)
+{
+    (void)state;
+    need_device();
+    check_forms(check_random_sizes);
+}
+
 static void large_linears(void **state)
 {
     (void)state;
     need_device();
-    seed = 32;
-    static const int toks[] = {1, 16, 64, 256, 1000};
-    for (int round = 0; round < 5; round++) {
-        struct problem p;
-        make_problem(&p, 2048, 128, 3000, toks[round]);
-        check_problem(&p);
-        drop_problem(&p);
-    }
+    check_forms(check_large);
+}
+
+/* A good job of five tokens, and the same with one thing wrong. */
+struct refusal {
+    struct problem p;
+    struct atom_cuda_acts acts;
+    struct atom_cuda_linear job;
+    void *y, *workspace;
+};
+
+static void make_refusal(struct refusal *r)
+{
+    seed = 33;
+    make_problem(&r->p, 256, 32, 64, 5);
+    size_t n_bytes = atom_cuda_linear_workspace(r->p.w, 5);
+    r->y = on_device(NULL, 4 * 5 * 512);
+    r->workspace = on_device(NULL, n_bytes + 256);
+    cuda_ok(atom_cuda_fill(r->workspace, 0, n_bytes + 256, &cuda_err));
+}
+
+static void reset_job(struct refusal *r)
+{
+    r->acts = r->p.acts;
+    r->job = (struct atom_cuda_linear){
+        .w = r->p.w, .a = &r->acts, .type = ATOM_CUDA_F32, .y = r->y, .y_stride = 512, .workspace = r->workspace};
+}
+
+static void drop_refusal(struct refusal *r)
+{
+    atom_cuda_free(r->y);
+    atom_cuda_free(r->workspace);
+    drop_problem(&r->p);
+}
+
+/* The job with `change` made to it must fail with a sentence that has `word`, and leave the device well. */
+#define refused(change, word)                                                                                          \
+    do {                                                                                                               \
+        struct atom_error why_ = {0};                                                                                  \
+        reset_job(&r);                                                                                                 \
+        change;                                                                                                        \
+        assert_fails(atom_cuda_linear_run(&r.job, NULL, &why_), &why_, ATOM_ERR_INVALID, word);                        \
+    } while (0)
+
+static void *off_by(const void *p, size_t n_bytes) { return (void *)((uintptr_t)p + n_bytes); }
+
+static void check_refusals(void)
+{
+    struct refusal r;
+    make_refusal(&r);
+    refused(r.job.w = NULL, "without weights");
+    refused(r.job.a = NULL, "activations");
+    refused(r.acts.site.k++, "257");
+    refused(r.acts.site.k = 0, "0 channels");
+    refused(r.acts.site.k = INT_MAX, "2147483647 channels");
+    refused(r.acts.site.outliers = -1, "-1 of them");
+    refused(r.acts.site.outliers = 257, "257 of them");
+    refused(r.acts.site.whole = true, "one a token");
+    refused(r.acts.site.k_padded += 128, "counts are others");
+    refused(r.acts.site.n_runs = 0, "counts are others");
+    refused(atom_cuda_site_init(&r.acts.site, 256, 31), "31 outliers");
+    refused(r.acts.n_tok = 0, "0 tokens");
+    refused(r.acts.n_tok = -7, "-7 tokens");
+    refused(r.acts.n_tok = 1 << 30; r.acts.tok_stride = 1 << 30, "1073741824 tokens");
+    refused(r.acts.tok_stride = 0, "stride 0");
+    refused(r.acts.tok_stride = INT_MIN, "stride -2147483648");
+    refused(r.acts.tok_stride = 63, "stride 63");
+    refused(r.acts.q = NULL, "without integers");
+    refused(r.acts.q = off_by(r.acts.q, 8), "16-byte");
+    refused(r.acts.scales = NULL, "scales");
+    refused(r.acts.scales = off_by(r.acts.scales, 4), "16-byte");
+    refused(r.job.type = (enum atom_cuda_float)3, "type 3");
+    refused(r.job.y = NULL, "apart");
+    refused(r.job.y = off_by(r.y, 8), "16-byte");
+    refused(r.job.y_stride = 4, "4 apart");
+    refused(r.job.y_stride = 0, "0 apart");
+    refused(r.job.y_stride = 508, "508 apart");
+    refused(r.job.add = off_by(r.y, 4), "16-byte");
+    refused(r.job.bias = off_by(r.y, 2), "bias");
+    refused(r.job.silu = true; r.job.add = r.y, "silu");
+    refused(r.job.workspace = off_by(r.workspace, 4), "workspace");
+    if (atom_cuda_linear_splits(r.p.w, 5) > 1)
+        refused(r.job.workspace = NULL, "workspace");
+    reset_job(&r);
+    assert_int_equal(atom_cuda_linear_run(NULL, NULL, NULL), ATOM_ERR_INVALID);
+    cuda_ok(atom_cuda_linear_run(&r.job, NULL, &cuda_err));
+    cuda_ok(atom_cuda_stream_wait(NULL, &cuda_err));
+    drop_refusal(&r);
 }
 
 static void bad_jobs_are_refused(void **state)
 {
     (void)state;
     need_device();
+    check_forms(check_refusals);
+}
+
+/* mma.sync takes INT4 at its word, so there the number of bits must make sense. */
+static void unknown_bits_are_refused(void **state)
+{
+    (void)state;
+    need_device();
+    struct refusal r;
+    use_form(ATOM_CUDA_FORM_SM80);
+    make_refusal(&r);
+    use_form(ATOM_CUDA_FORM_AUTO);
+    refused(r.acts.bits = 0, "0 bits");
+    refused(r.acts.bits = 1, "1 bits");
+    refused(r.acts.bits = 9, "9 bits");
+    refused(r.acts.bits = -4, "-4 bits");
+    drop_refusal(&r);
+}
+
+/* Weights of 256 channels, 32 outliers, 64 rows, with one thing wrong. */
+#define no_weights(change, word)                                                                                       \
+    do {                                                                                                               \
+        struct atom_error why_ = {0};                                                                                  \
+        struct atom_cuda_site site = p.site;                                                                           \
+        struct atom_cuda_tensors parts[3] = {p.tensors[0], p.tensors[0], p.tensors[0]};                                \
+        int n_parts = 1;                                                                                               \
+        bool by_turns = false;                                                                                         \
+        change;                                                                                                        \
+        assert_fails(atom_cuda_weights_create(&site, parts, n_parts, by_turns, NULL, &w, &why_), &why_,                \
+                     ATOM_ERR_INVALID, word);                                                                          \
+        assert_null(w);                                                                                                \
+    } while (0)
+
+static void bad_weights_are_refused(void **state)
+{
+    (void)state;
+    need_device();
     struct problem p;
-    seed = 33;
+    struct atom_cuda_weights *w = NULL;
+    seed = 34;
     make_problem(&p, 256, 32, 64, 5);
-    float *y = on_device(NULL, 4 * 5 * 512);
-    struct atom_cuda_linear good = {.w = p.w, .a = &p.acts, .type = ATOM_CUDA_F32, .y = y, .y_stride = 512}, bad = good;
-    struct atom_error why = {0};
-    bad.y_stride = 4;
-    assert_fails(atom_cuda_linear_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "apart");
-    bad = good, why = (struct atom_error){0};
-    bad.silu = true, bad.add = y;
-    assert_fails(atom_cuda_linear_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "silu");
-    bad = good, why = (struct atom_error){0};
-    struct atom_cuda_acts other = p.acts;
-    other.site.k++;
-    bad.a = &other;
-    assert_fails(atom_cuda_linear_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "257");
-    atom_cuda_free(y);
+    no_weights(site.k = 0, "0 channels");
+    no_weights(site.k = -1, "-1 channels");
+    no_weights(site.k = INT_MAX, "2147483647 channels");
+    no_weights(site.outliers = -1, "-1 of them");
+    no_weights(site.outliers = 300, "300 of them");
+    no_weights(site.n_groups = 3, "counts are others");
+    no_weights(site.n_scales = 0, "counts are others");
+    no_weights(atom_cuda_site_init_whole(&site, 256), "one a token");
+    no_weights(n_parts = 0, "0 parts");
+    no_weights(n_parts = -1, "-1 parts");
+    no_weights(n_parts = 4, "4 parts");
+    no_weights(parts[0].n = 0, "0 rows");
+    no_weights(parts[0].n = INT_MIN, "rows");
+    no_weights(parts[0].n = INT_MAX, "2147483647 rows");
+    no_weights(n_parts = 3; parts[0].n = parts[1].n = parts[2].n = 1 << 22, "12582912 rows");
+    no_weights(parts[0].rows_per_scale = 0, "0 a scale");
+    no_weights(n_parts = 2; parts[1].rows_per_scale = -3, "part 1");
+    no_weights(parts[0].qweight = NULL, "lacks a tensor");
+    no_weights(parts[0].scales = NULL, "lacks a tensor");
+    no_weights(parts[0].outlier_qweight = NULL, "lacks a tensor");
+    no_weights(parts[0].outlier_scales = NULL, "lacks a tensor");
+    no_weights(parts[0].scales = off_by(parts[0].scales, 1), "odd address");
+    no_weights(by_turns = true, "by turns");
+    no_weights(by_turns = true; n_parts = 2; parts[0].n = parts[1].n = 4, "by turns");
+    no_weights(by_turns = true; n_parts = 2; parts[0].n = 8; parts[1].n = 16, "by turns");
+    assert_int_equal(atom_cuda_weights_create(NULL, p.tensors, 1, false, NULL, &w, NULL), ATOM_ERR_INVALID);
+    assert_int_equal(atom_cuda_weights_create(&p.site, NULL, 1, false, NULL, &w, NULL), ATOM_ERR_INVALID);
+    assert_int_equal(atom_cuda_weights_create(&p.site, p.tensors, 1, false, NULL, NULL, NULL), ATOM_ERR_INVALID);
+    atom_cuda_weights_free(NULL);
     drop_problem(&p);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(linears_are_the_formula), cmocka_unit_test(large_linears),
-                                       cmocka_unit_test(bad_jobs_are_refused)};
+                                       cmocka_unit_test(bad_jobs_are_refused),
+                                       cmocka_unit_test(unknown_bits_are_refused),
+                                       cmocka_unit_test(bad_weights_are_refused)};
     int rc = cmocka_run_group_tests_name("cuda linear", tests, NULL, NULL);
     atom_cuda_close();
     return rc;

@@ -4,10 +4,11 @@
 #define ATOM_CUDA_LINEAR_CUH
 
 #include "cuda/check.cuh"
+#include "cuda/linear_form.h"
 #include "cuda/ops.h"
 
-/* Rows are cut in tiles of 128, an even number of them, those past n zeros. A tile is its runs one after the other,
- * each weights and then the F16 scales of its 128 rows:
+/* For sm_90, rows are cut in tiles of 128, an even number of them, those past n zeros. A tile is its runs one after the
+ * other, each weights and then the F16 scales of its 128 rows:
  *
  *   4 bits: [2 warpgroups][2 halves of 64 channels][4 warps][32 lanes][16 bytes]   8192 bytes
  *   8 bits: [2 warpgroups][4 steps of 32 channels][4 warps][32 lanes][16 bytes]   16384 bytes
@@ -24,6 +25,7 @@ enum {
 };
 
 struct atom_cuda_weights {
+    enum atom_cuda_form form; /* never AUTO */
     struct atom_cuda_site site;
     int n, n_tiles;
     bool by_turns;
@@ -34,5 +36,14 @@ struct atom_cuda_weights {
 size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w);
 int atom_cuda_sm90_splits(const struct atom_cuda_weights *w, int n_tok);
 enum atom_status atom_cuda_linear_sm90(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);
+
+/* Weights of every other form: linear_sm80.cuh. */
+struct stacked;
+void atom_cuda_sm80_layout(struct atom_cuda_weights *w); /* n_tiles and tile_bytes, from n and site */
+enum atom_status atom_cuda_sm80_pack(const struct stacked *from, const struct atom_cuda_weights *w, atom_cuda_stream s,
+                                     struct atom_error *err);
+size_t atom_cuda_sm80_workspace(const struct atom_cuda_weights *w);
+int atom_cuda_sm80_splits(const struct atom_cuda_weights *w, int n_tok);
+enum atom_status atom_cuda_linear_sm80(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);
 
 #endif

@@ -42,8 +42,9 @@ void atom_cuda_site_init_whole(struct atom_cuda_site *site, int k);
 struct atom_cuda_acts {
     struct atom_cuda_site site;
     int n_tok, tok_stride;
-    int8_t *q;     /* [tok_stride, k_padded] */
-    float *scales; /* [n_scales, tok_stride] */
+    int8_t *q;     /* [tok_stride, k_padded], 16-byte aligned */
+    float *scales; /* [n_scales, tok_stride], 16-byte aligned */
+    int bits;      /* 2 to 8; 4 or fewer: normal channels fit INT4 (outliers are INT8 always) */
     /* [n_scales, tok_stride, 4], 16-byte aligned: a scale (of a group of normal channels, a sixteenth of it) as three
      * numbers of at most 11 bits each, whose sum it is, and 0. What the linear of Hopper multiplies by where there are
      * more than 64 tokens; elsewhere it may be NULL. */
