@@ -4,15 +4,19 @@
 #include "cuda/float_rows.cuh"
 #include "cuda/row_ops.h"
 
+enum { PIECE = 8 };
+
 template <class T> static __global__ void embed(const struct atom_cuda_embed job)
 {
     int t = blockIdx.x, id = job.tokens[t], width = job.out.width;
     bool there = id >= 0 && id < job.vocab;
     const T *row = static_cast<const T *>(job.table) + (size_t)(there ? id : 0) * width;
+    piece<T, PIECE> x;
     float v[PIECE];
     for (int i = threadIdx.x * PIECE; i < width; i += blockDim.x * PIECE) {
         int n = min(PIECE, width - i);
-        piece_floats(load_piece(row + i, there ? n : 0, reinterpret_cast<uintptr_t>(row) % 16 == 0), v);
+        load_piece<false>(row + i, there ? n : 0, x);
+        piece_floats(x, v);
         store_floats(job.out.type, job.out.x, (size_t)t * job.out.stride + i, v, n);
     }
     if (threadIdx.x == 0 && job.bad)
