@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows that come in stored order: silu(gate) * up, or as they are, to integers or floats. A block goes through many
  * tokens, the next one's numbers on their way while this one's are worked on. */
+#include "cuda/early.cuh"
 #include "cuda/row_ops.cuh"
 
 template <class T, bool EVEN, int CHUNKS>
@@ -43,6 +44,8 @@ static __global__ void __launch_bounds__(MAX_THREADS) direct(row_args a)
     __shared__ row_shared shared;
     piece<T, CHUNK> x[CHUNKS], up[CHUNKS];
     float v[CHUNKS][CHUNK], u[CHUNK];
+    early_next();
+    early_wait();
     bool there = load_row<T, EVEN>(a, blockIdx.x, x, up);
     begin_shared(shared);
     for (int t = blockIdx.x, turn = 0; t < a.n_tok; t += gridDim.x, turn++) {
@@ -71,7 +74,8 @@ template <class T> static void launch(const row_args &a, atom_cuda_stream s)
                   : a.q ? (each == 1 ? direct<T, true, false, 1> : direct<T, true, false, 2>)
                         : (each == 1 ? direct<T, false, false, 1> : direct<T, false, false, 2>);
     int blocks = min(a.n_tok, atom_cuda_opened()->n_sm * max(1, MAX_THREADS / threads));
-    kernel<<<blocks, threads, 0, s>>>(a);
+    static const bool early = can_start_early(direct<T, true, true, 1>);
+    launch_early(kernel, {blocks, threads, 0, early}, a, s);
 }
 
 void atom_cuda_direct_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s)

@@ -4,6 +4,7 @@
  * A block's threads keep their channels' places and weights in registers and go through many tokens, the next one's
  * numbers on their way while this one's are worked on. With few tokens a row's channels are shared out among several
  * blocks, each of which reads all of the row: the multiprocessors' instructions are what such a step waits for. */
+#include "cuda/early.cuh"
 #include "cuda/row_ops.cuh"
 
 /* n of N numbers of 4 bytes, `rest` after them. */
@@ -142,8 +143,10 @@ static __global__ void __launch_bounds__(MAX_THREADS) gathered(row_args a)
     float v[1][N];
     int chunk = blockIdx.x % SLICES * blockDim.x + threadIdx.x, step = gridDim.x / SLICES;
     p.from = memory + 2 * LEAVES * LEAF * sizeof(T) / 16 * blockDim.x + threadIdx.x;
-    load_row<EVEN>(a, blockIdx.x / SLICES, x);
+    early_next();
     load_places<EVEN>(a, chunk, sizeof(T), p);
+    early_wait();
+    load_row<EVEN>(a, blockIdx.x / SLICES, x);
     begin_shared(shared);
     for (int t = blockIdx.x / SLICES, turn = 0; t < a.n_tok; t += step, turn++) {
         T *row = rows + turn % 2 * LEAVES * LEAF * blockDim.x;
@@ -166,6 +169,8 @@ template <class T, bool INTEGERS> static __global__ void __launch_bounds__(MAX_T
     piece<T, LEAF> x[LEAVES];
     float v[MAX_CHUNKS][CHUNK];
     int t = blockIdx.x;
+    early_next();
+    early_wait();
     load_row<false>(a, t, x);
     begin_shared(shared);
     float r = find_r(a, stage(row, x), shared, 0);
@@ -215,7 +220,8 @@ template <class T> static void launch(const row_args &a, atom_cuda_stream s)
         cudaFuncSetAttribute(c.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
     int most = atom_cuda_opened()->n_sm * max(1, MAX_THREADS / threads);
     int blocks = c.width > CHUNK ? a.n_tok : min(a.n_tok * slices, most / slices * slices);
-    c.kernel<<<blocks, threads, n_bytes, s>>>(a);
+    static const bool early = can_start_early(gathered<T, true, true, 16, 2>);
+    launch_early(c.kernel, {blocks, threads, n_bytes, early}, a, s);
 }
 
 void atom_cuda_gathered_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s)

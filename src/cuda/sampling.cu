@@ -84,7 +84,7 @@ extern "C" enum atom_status atom_cuda_sample_run(const struct atom_cuda_sample *
     struct sample_cut cut = cut_rows(job, 4 * atom_cuda_opened()->n_sm, LEAST_SHARE, 65535);
     find_best<<<dim3((unsigned)cut.n_shares, (unsigned)job->n), BEST_THREADS, 0, s>>>(*job, cut.share);
     if (job->how) {
-        cut = cut_rows(job, 2 * atom_cuda_opened()->n_sm, 2 * LEAST_SHARE, MAX_SHARES);
+        cut = cut_rows(job, 4 * atom_cuda_opened()->n_sm, LEAST_SHARE, MAX_SHARES);
         atom_cuda_weigh(job, cut, s);
         atom_cuda_draw(job, cut, s);
     }

@@ -53,37 +53,40 @@ struct drawer {
 
 /* ---- the block's sums -------------------------------------------------------------------------------------------- */
 
-/* Sums over the threads before this one; totals of all go to *sum and *count. Two barriers. */
-static __device__ void before_me(draw_shared *m, mass &weight, unsigned &n, mass *sum, unsigned *count)
+/* Sums over the lanes up to this one. */
+static __device__ __forceinline__ void scan_warp(mass &w, unsigned &c)
 {
-    unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    mass w = weight, all_w = 0;
-    unsigned c = n, all_c = 0;
 #pragma unroll
-    for (int h = 1; h < 32; h *= 2) {
+    for (unsigned h = 1; h < 32; h *= 2) {
         mass other_w = __shfl_up_sync(0xFFFFFFFFu, w, h);
         unsigned other_c = __shfl_up_sync(0xFFFFFFFFu, c, h);
-        w += lane >= h ? other_w : 0;
-        c += lane >= h ? other_c : 0;
+        w += threadIdx.x % 32 >= h ? other_w : 0;
+        c += threadIdx.x % 32 >= h ? other_c : 0;
     }
+}
+
+/* Sums over the threads before this one; those of all warps are in m->warp_mass, of all threads in *sum. Two barriers.
+ */
+static __device__ void before_me(draw_shared *m, mass &weight, unsigned &n, mass *sum)
+{
+    unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    mass w = weight;
+    unsigned c = n;
+    scan_warp(w, c);
     __syncthreads();
     if (lane == 31) {
         m->warp_mass[warp] = w;
         m->warp_count[warp] = c;
     }
     __syncthreads();
-    mass before_w = w - weight;
-    unsigned before_c = c - n;
-    for (unsigned i = 0; i < blockDim.x / 32; i++) {
-        before_w += i < warp ? m->warp_mass[i] : 0;
-        before_c += i < warp ? m->warp_count[i] : 0;
-        all_w += m->warp_mass[i];
-        all_c += m->warp_count[i];
-    }
-    weight = before_w;
-    n = before_c;
-    *sum = all_w;
-    *count = all_c;
+    mass warps_w = m->warp_mass[lane];
+    unsigned warps_c = m->warp_count[lane];
+    scan_warp(warps_w, warps_c);
+    mass before_w = __shfl_sync(0xFFFFFFFFu, warps_w, (int)warp - 1);
+    unsigned before_c = __shfl_sync(0xFFFFFFFFu, warps_c, (int)warp - 1);
+    weight = w - weight + (warp ? before_w : 0);
+    n = c - n + (warp ? before_c : 0);
+    *sum = __shfl_sync(0xFFFFFFFFu, warps_w, 31);
 }
 
 /* ---- lists ------------------------------------------------------------------------------------------------------- */
@@ -96,9 +99,13 @@ static __device__ void sort_list(rank *list, unsigned n)
         size *= 2;
     for (unsigned i = n + threadIdx.x; i < size; i += blockDim.x)
         list[i] = 0;
+    __syncthreads();
     for (unsigned k = 2; k <= size; k *= 2)
         for (unsigned j = k / 2; j; j /= 2) {
-            __syncthreads();
+            if (j >= 32) /* nearer exchanges stay within a warp's 64 */
+                __syncthreads();
+            else
+                __syncwarp();
             for (unsigned i = threadIdx.x; i < size / 2; i += blockDim.x) {
                 unsigned a = 2 * i - (i & (j - 1)), b = a + j;
                 rank x = list[a], y = list[b];
@@ -119,10 +126,10 @@ static __device__ struct found find_in_list(const drawer &d, const rank *list, c
     unsigned n = s.count, each = (n + blockDim.x - 1) / blockDim.x, first = min(n, threadIdx.x * each),
              end = min(n, first + each);
     mass w = 0, sum;
-    unsigned c = end - first, count;
+    unsigned c = end - first;
     for (unsigned i = first; i < end; i++)
         w += weight_of(depth_of(d.w, rank_logit(list[i])));
-    before_me(m, w, c, &sum, &count);
+    before_me(m, w, c, &sum);
     w += s.before;
     c += s.count_before;
     for (unsigned i = first; i < end; i++) {
@@ -174,7 +181,7 @@ static __device__ struct window find_window(const drawer &d, bool by_count, mass
     draw_shared *m = d.m;
     int first = threadIdx.x * EACH;
     mass least = 0, most = 0, sum;
-    unsigned c = 0, same, count;
+    unsigned c = 0, same;
     if (threadIdx.x == 0)
         m->window = {BINS - 1, BINS - 1, 0, (unsigned)d.vocab};
     for (int i = first; i < first + EACH; i++) {
@@ -183,8 +190,8 @@ static __device__ struct window find_window(const drawer &d, bool by_count, mass
         most += by_count ? m->counts[i] : m->counts[i] * most_weight(i);
     }
     same = c;
-    before_me(m, least, c, &sum, &count);
-    before_me(m, most, same, &sum, &count);
+    before_me(m, least, c, &sum);
+    before_me(m, most, same, &sum);
     for (int i = first; i < first + EACH; i++) {
         mass least_after = least + (by_count ? m->counts[i] : m->counts[i] * least_weight(i));
         mass most_after = most + (by_count ? m->counts[i] : m->counts[i] * most_weight(i));
@@ -256,13 +263,13 @@ static __device__ int find_bin(draw_shared *m, const struct span &s, bool by_cou
     const int EACH = BINS / DRAW_THREADS;
     int first = threadIdx.x * EACH;
     mass w = 0, sum;
-    unsigned c = 0, count;
+    unsigned c = 0;
     __syncthreads();
     for (int i = 0; i < EACH; i++) {
         w += m->bin_mass[first + i];
         c += m->bin_count[first + i];
     }
-    before_me(m, w, c, &sum, &count);
+    before_me(m, w, c, &sum);
     w += s.before;
     c += s.count_before;
     for (int i = 0; i < EACH; i++) {
@@ -295,7 +302,7 @@ static __device__ struct span first_span(const drawer &d, bool by_count, mass x)
     draw_shared *m = d.m;
     struct window win = find_window(d, by_count, x);
     mass before = 0, sum;
-    unsigned none = 0, count;
+    unsigned none = 0;
     clear_bins(m);
     each_logit(d.row, 0, d.vocab, [&](float logit, int, bool there) {
         float depth = depth_of(d.w, logit);
@@ -304,7 +311,7 @@ static __device__ struct span first_span(const drawer &d, bool by_count, mass x)
         before += bin < win.low ? w : 0;
         add_to_bins(m, bin >= win.low && bin <= win.high ? bin : -1, w);
     });
-    before_me(m, before, none, &sum, &count);
+    before_me(m, before, none, &sum);
     int bin = find_bin(m, {0, 0, sum, win.count_before, 0}, by_count, x);
     struct span s = m->span;
     s.low = bin == BINS - 1 ? 0 : lowest_rank(d, bin);
@@ -369,10 +376,10 @@ static __device__ int walk(const drawer &d, int first, int end, mass before, mas
     int stretch = ((end - first + 31) / 32 + 31) / 32 * 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int from = min(end, first + warp * stretch), until = min(end, from + stretch), hit = -1;
     mass w = 0, sum, to = before;
-    unsigned none = 0, count;
+    unsigned none = 0;
     for (int id = from + lane; id < until; id += 32)
         w += weight_of(depth_of(d.w, d.row[id]));
-    before_me(m, w, none, &sum, &count);
+    before_me(m, w, none, &sum);
     for (int i = 0; i < 32 && hit < 0; i++) {
         before = to;
         to += m->warp_mass[i];
@@ -384,7 +391,7 @@ static __device__ int walk(const drawer &d, int first, int end, mass before, mas
     w = 0;
     for (int id = from; id < until; id++)
         w += weight_of(depth_of(d.w, d.row[id]));
-    before_me(m, w, none, &sum, &count);
+    before_me(m, w, none, &sum);
     w += before;
     for (int id = from; id < until; id++) {
         mass after = w + weight_of(depth_of(d.w, d.row[id]));
