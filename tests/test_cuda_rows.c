@@ -400,9 +400,10 @@ static void many_tokens(void **state)
     (void)state;
     need_device();
     seed = 53;
-    for (int round = 0; round < 9; round++) {
+    for (int round = 0; round < 12; round++) {
         struct problem p;
-        make_problem(&p, (enum op)(round % N_OPS), round < 3 ? 100 : round < 6 ? 1000 : 4096, round < 6 ? 6000 : 1500);
+        static const int widths[] = {100, 1000, 4096, 8192}, toks[] = {6000, 6000, 1500, 300};
+        make_problem(&p, (enum op)(round % N_OPS), widths[round / N_OPS], toks[round / N_OPS]);
         check_problem(&p);
         drop_problem(&p);
     }

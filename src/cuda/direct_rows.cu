@@ -74,8 +74,7 @@ template <class T> static void launch(const row_args &a, atom_cuda_stream s)
                   : a.q ? (each == 1 ? direct<T, true, false, 1> : direct<T, true, false, 2>)
                         : (each == 1 ? direct<T, false, false, 1> : direct<T, false, false, 2>);
     int blocks = min(a.n_tok, atom_cuda_opened()->n_sm * max(1, MAX_THREADS / threads));
-    static const bool early = can_start_early(direct<T, true, true, 1>);
-    launch_early(kernel, {blocks, threads, 0, early}, a, s);
+    launch_early(kernel, {dim3((unsigned)blocks), threads, 0}, s, a);
 }
 
 void atom_cuda_direct_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s)

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows of an embedding, one block a token. */
-#include "cuda/check.cuh"
+#include "cuda/early.cuh"
 #include "cuda/float_rows.cuh"
 #include "cuda/row_ops.h"
 
 enum { PIECE = 8 };
 
-template <class T> static __global__ void embed(const struct atom_cuda_embed job)
+template <class T> static __global__ void embed(struct atom_cuda_embed job)
 {
+    early_next();
+    early_wait();
     int t = blockIdx.x, id = job.tokens[t], width = job.out.width;
     bool there = id >= 0 && id < job.vocab;
     const T *row = static_cast<const T *>(job.table) + (size_t)(there ? id : 0) * width;
@@ -36,6 +38,6 @@ extern "C" enum atom_status atom_cuda_embed(const struct atom_cuda_embed *job, a
     auto kernel = job->type == ATOM_CUDA_F32   ? embed<float>
                   : job->type == ATOM_CUDA_F16 ? embed<__half>
                                                : embed<__nv_bfloat16>;
-    kernel<<<out->n_tok, threads, 0, s>>>(*job);
+    launch_early(kernel, {dim3((unsigned)out->n_tok), threads, 0}, s, *job);
     return atom_cuda_launched("the embedding", err);
 }

@@ -216,12 +216,11 @@ template <class T> static void launch(const row_args &a, atom_cuda_stream s)
     int slices = LEAF * c.leaves / c.width, threads = (a.chunks * CHUNK / LEAF / c.leaves + 31) / 32 * 32;
     size_t row = (size_t)threads * c.leaves * sizeof(piece<T, LEAF>);
     size_t n_bytes = c.width > CHUNK ? row : 2 * row + (size_t)threads * c.width * 2;
-    if (n_bytes > 48 * 1024)
+    if (n_bytes > 40 * 1024) /* 48 with what has its place fixed */
         cudaFuncSetAttribute(c.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
     int most = atom_cuda_opened()->n_sm * max(1, MAX_THREADS / threads);
     int blocks = c.width > CHUNK ? a.n_tok : min(a.n_tok * slices, most / slices * slices);
-    static const bool early = can_start_early(gathered<T, true, true, 16, 2>);
-    launch_early(c.kernel, {blocks, threads, n_bytes, early}, a, s);
+    launch_early(c.kernel, {dim3((unsigned)blocks), threads, n_bytes}, s, a);
 }
 
 void atom_cuda_gathered_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s)

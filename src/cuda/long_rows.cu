@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows longer than a block's registers, or its shared memory: every value is found twice, from global memory. */
+#include "cuda/early.cuh"
 #include "cuda/row_ops.cuh"
 
 template <class T> static __device__ __forceinline__ float value(const row_args &a, const T *row, float r, int i)
@@ -51,6 +52,8 @@ template <class T> static __global__ void __launch_bounds__(MAX_THREADS) long_ro
     __shared__ row_shared shared;
     float v[CHUNK];
     int t = blockIdx.x, chunks = (a.chunks + MAX_THREADS - 1) / MAX_THREADS * MAX_THREADS;
+    early_next();
+    early_wait();
     const T *row = row_of<T>(a, t);
     begin_shared(shared);
     float r = find_r(a, row, shared);
@@ -75,5 +78,5 @@ void atom_cuda_long_rows(const row_args &a, enum atom_cuda_float type, atom_cuda
     auto kernel = type == ATOM_CUDA_F32   ? long_rows<float>
                   : type == ATOM_CUDA_F16 ? long_rows<__half>
                                           : long_rows<__nv_bfloat16>;
-    kernel<<<a.n_tok, MAX_THREADS, 0, s>>>(a);
+    launch_early(kernel, {dim3((unsigned)a.n_tok), MAX_THREADS, 0}, s, a);
 }

@@ -25,9 +25,11 @@ static __device__ void settle(const struct atom_cuda_sample &job, int row, struc
     job.tokens[row] = to->token;
 }
 
-static __global__ void __launch_bounds__(BEST_THREADS) find_best(const struct atom_cuda_sample job, int share)
+static __global__ void __launch_bounds__(BEST_THREADS) find_best(struct atom_cuda_sample job, int share)
 {
     __shared__ rank bests[BEST_THREADS / 32];
+    early_next();
+    early_wait();
     int row = blockIdx.y, first = blockIdx.x * share, end = min(job.vocab, first + share);
     struct sample_row *to = static_cast<struct sample_row *>(job.workspace) + row;
     float top = -INFINITY, worst = 0.0f;
@@ -82,7 +84,7 @@ extern "C" enum atom_status atom_cuda_sample_run(const struct atom_cuda_sample *
     if (st)
         return st;
     struct sample_cut cut = cut_rows(job, 4 * atom_cuda_opened()->n_sm, LEAST_SHARE, 65535);
-    find_best<<<dim3((unsigned)cut.n_shares, (unsigned)job->n), BEST_THREADS, 0, s>>>(*job, cut.share);
+    launch_early(find_best, {dim3((unsigned)cut.n_shares, (unsigned)job->n), BEST_THREADS, 0}, s, *job, cut.share);
     if (job->how) {
         cut = cut_rows(job, 4 * atom_cuda_opened()->n_sm, LEAST_SHARE, MAX_SHARES);
         atom_cuda_weigh(job, cut, s);

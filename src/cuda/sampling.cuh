@@ -3,7 +3,7 @@
 #ifndef ATOM_CUDA_SAMPLING_CUH
 #define ATOM_CUDA_SAMPLING_CUH
 
-#include "cuda/check.cuh"
+#include "cuda/early.cuh"
 #include "cuda/sampling.h"
 
 typedef unsigned long long mass;
@@ -62,7 +62,9 @@ static __device__ __forceinline__ float depth_of(const weigher &w, float logit)
 
 static __device__ __forceinline__ mass weight_of(float depth)
 {
-    uint32_t bits = __float_as_uint(expf(-depth));
+    float x;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(x) : "f"(__fmul_rn(depth, -1.44269504f)));
+    uint32_t bits = __float_as_uint(x);
     mass all = (mass)((bits & 0x7FFFFFu) | 0x800000u) << (UNIT - 23);
     return all >> min(63u, 127u - (bits >> 23));
 }

@@ -167,7 +167,7 @@ template <class F> static __device__ unsigned collect(const drawer &d, rank *lis
 
 /* ---- histograms -------------------------------------------------------------------------------------------------- */
 
-/* Bounds of the weight of a bin's tokens; expf may be two units off. */
+/* Bounds of the weight of a bin's tokens; exp is some units off. */
 static __device__ __forceinline__ mass most_weight(int bin) { return weight_of(((float)bin - 0.01f) * (32.0f / BINS)); }
 static __device__ __forceinline__ mass least_weight(int bin)
 {
@@ -435,9 +435,11 @@ static __device__ int draw_in_order(drawer &d, struct sample_row &row, const str
     return rank_id(locate(d, false, share_of(total, u)).at);
 }
 
-static __global__ void __launch_bounds__(DRAW_THREADS) draw(const struct atom_cuda_sample job, struct sample_cut cut)
+static __global__ void __launch_bounds__(DRAW_THREADS) draw(struct atom_cuda_sample job, struct sample_cut cut)
 {
     extern __shared__ rank memory[];
+    early_next();
+    early_wait();
     struct sample_row &row = static_cast<struct sample_row *>(job.workspace)[blockIdx.x];
     const struct atom_cuda_sampling how = job.how[blockIdx.x];
     if (row.token < 0 || !draws(how))
@@ -457,5 +459,5 @@ static __global__ void __launch_bounds__(DRAW_THREADS) draw(const struct atom_cu
 void atom_cuda_draw(const struct atom_cuda_sample *job, struct sample_cut cut, atom_cuda_stream s)
 {
     cudaFuncSetAttribute(draw, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(draw_shared));
-    draw<<<job->n, DRAW_THREADS, sizeof(draw_shared), s>>>(*job, cut);
+    launch_early(draw, {dim3((unsigned)job->n), DRAW_THREADS, sizeof(draw_shared)}, s, *job, cut);
 }

@@ -13,10 +13,12 @@ static __device__ mass warp_mass(mass x)
     return x;
 }
 
-static __global__ void __launch_bounds__(WEIGH_THREADS) weigh(const struct atom_cuda_sample job, struct sample_cut cut)
+static __global__ void __launch_bounds__(WEIGH_THREADS) weigh(struct atom_cuda_sample job, struct sample_cut cut)
 {
     __shared__ unsigned counts[BINS];
     __shared__ mass sums[WEIGH_THREADS / 32];
+    early_next();
+    early_wait();
     const struct atom_cuda_sampling how = job.how[blockIdx.y];
     struct sample_row *row = static_cast<struct sample_row *>(job.workspace) + blockIdx.y;
     if (row->token < 0 || !draws(how))
@@ -50,5 +52,5 @@ static __global__ void __launch_bounds__(WEIGH_THREADS) weigh(const struct atom_
 
 void atom_cuda_weigh(const struct atom_cuda_sample *job, struct sample_cut cut, atom_cuda_stream s)
 {
-    weigh<<<dim3((unsigned)cut.n_shares, (unsigned)job->n), WEIGH_THREADS, 0, s>>>(*job, cut);
+    launch_early(weigh, {dim3((unsigned)cut.n_shares, (unsigned)job->n), WEIGH_THREADS, 0}, s, *job, cut);
 }
