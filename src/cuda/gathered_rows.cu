@@ -194,32 +194,38 @@ struct config {
     int width, leaves; /* channels of a thread, leaves it brings */
 };
 
+/* Measured best on an H100. */
 template <class T> static struct config choose(const row_args &a)
 {
-    int n_sm = atom_cuda_opened()->n_sm;
+    int n_sm = atom_cuda_opened()->n_sm, work = a.n_tok * a.chunks / n_sm;
+    bool shares = a.first_shared < a.chunks;
     if (a.chunks > MAX_THREADS)
         return {a.q ? gathered_wide<T, true> : gathered_wide<T, false>, MAX_CHUNKS * CHUNK, MAX_CHUNKS * CHUNK / LEAF};
     if (!a.q)
         return {a.even ? gathered<T, false, true, 16, 2> : gathered<T, false, false, 16, 2>, 16, 2};
     if (!a.even)
         return {gathered<T, true, false, 16, 2>, 16, 2};
-    if (a.first_shared > a.chunks && a.source == ROW_NORM && 4 * a.n_tok <= n_sm && a.chunks > 256)
+    if (!shares && 16 * a.n_tok <= n_sm)
         return {gathered<T, true, true, 8, 4>, 8, 4};
-    if (a.first_shared > a.chunks && a.source == ROW_NORM && 2 * a.n_tok <= n_sm && a.chunks > 64)
-        return {gathered<T, true, true, 8, 2>, 8, 2};
+    if (2 * a.chunks <= MAX_THREADS && work >= 120 && work <= 500)
+        return {gathered<T, true, true, 8, 1>, 8, 1};
     return {gathered<T, true, true, 16, 2>, 16, 2};
 }
 
 template <class T> static void launch(const row_args &a, atom_cuda_stream s)
 {
     struct config c = choose<T>(a);
-    int slices = LEAF * c.leaves / c.width, threads = (a.chunks * CHUNK / LEAF / c.leaves + 31) / 32 * 32;
+    int n_sm = atom_cuda_opened()->n_sm, slices = LEAF * c.leaves / c.width;
+    int threads = (a.chunks * CHUNK / LEAF / c.leaves + 31) / 32 * 32;
     size_t row = (size_t)threads * c.leaves * sizeof(piece<T, LEAF>);
     size_t n_bytes = c.width > CHUNK ? row : 2 * row + (size_t)threads * c.width * 2;
     if (n_bytes > 40 * 1024) /* 48 with what has its place fixed */
         cudaFuncSetAttribute(c.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
-    int most = atom_cuda_opened()->n_sm * max(1, MAX_THREADS / threads);
-    int blocks = c.width > CHUNK ? a.n_tok : min(a.n_tok * slices, most / slices * slices);
+    /* Two blocks a multiprocessor leave room for the next kernel to start early; much work wants all of it. */
+    int each = a.n_tok <= 8 * n_sm ? min(2, MAX_THREADS / threads) : MAX_THREADS / threads;
+    int blocks = a.n_tok * slices;
+    if (c.width <= CHUNK && slices == 1)
+        blocks = min(blocks, n_sm * max(1, each));
     launch_early(c.kernel, {dim3((unsigned)blocks), threads, n_bytes}, s, a);
 }
 

@@ -4,6 +4,14 @@
 
 enum { BEST_THREADS = 256, LEAST_SHARE = 4096 /* logits of a block */ };
 
+/* A NaN wins. */
+static __device__ __forceinline__ float max_nan(float a, float b)
+{
+    float r;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+
 static __device__ __forceinline__ rank warp_best(rank best)
 {
 #pragma unroll
@@ -32,15 +40,20 @@ static __global__ void __launch_bounds__(BEST_THREADS) find_best(struct atom_cud
     early_wait();
     int row = blockIdx.y, first = blockIdx.x * share, end = min(job.vocab, first + share);
     struct sample_row *to = static_cast<struct sample_row *>(job.workspace) + row;
+    const float LOWEST = -3.4028234e38f; /* past the end: with an id that loses every tie */
     float top = -INFINITY, worst = 0.0f;
     int at = first;
-    each_logit(job.logits + (size_t)row * job.stride, first, end, [&](float x, int id, bool there) {
-        bool above = there && x > top;
-        top = above ? x : top;
-        at = above ? id : at;
-        worst = there && !(fabsf(x) < INFINITY) ? NAN : worst;
+    each_four(job.logits + (size_t)row * job.stride, first, end, LOWEST, [&](const float(&x)[4], int id) {
+        float m = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            worst = max_nan(worst, fabsf(x[j]));
+        if (m > top) {
+            top = m;
+            at = id + (x[0] == m ? 0 : x[1] == m ? 1 : x[2] == m ? 2 : 3);
+        }
     });
-    rank best = worst == 0 ? (top > -INFINITY ? rank_of(top, at) : 0) : (rank)NOT_FINITE << 32;
+    rank best = worst < INFINITY ? rank_of(top, at) : (rank)NOT_FINITE << 32;
     best = warp_best(best);
     if (threadIdx.x % 32 == 0)
         bests[threadIdx.x / 32] = best;

@@ -82,34 +82,44 @@ static __device__ __forceinline__ bool draws_in_order(const struct atom_cuda_sam
 
 /* ---- rows ---- */
 
-/* Calls take(logit, id, whether there is one) for ids [first, end), whole warps at a time, sixteen a thread. */
-template <class F> static __device__ __forceinline__ void each_logit(const float *row, int first, int end, F take)
+/* Logits of ids [id, id + 4) that are below end, `rest` for those that are not. */
+static __device__ __forceinline__ void load_four(const float *row, int id, int end, float rest, float (&x)[4])
+{
+    if (id + 4 <= end && reinterpret_cast<uintptr_t>(row + id) % 16 == 0) {
+        *reinterpret_cast<float4 *>(x) = *reinterpret_cast<const float4 *>(row + id);
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        x[j] = id + j < end ? row[id + j] : rest;
+}
+
+/* Calls take(four logits, their first id) for ids [first, end), whole warps at a time, sixteen a thread; those past the
+ * end are `rest`. */
+template <class F>
+static __device__ __forceinline__ void each_four(const float *row, int first, int end, float rest, F take)
 {
     const int STEPS = 4;
-    bool aligned = reinterpret_cast<uintptr_t>(row + first) % 16 == 0;
     for (int base = first; base < end; base += 4 * STEPS * blockDim.x) {
         float x[STEPS][4];
 #pragma unroll
-        for (int s = 0; s < STEPS; s++) {
-            int id = base + 4 * (s * blockDim.x + threadIdx.x);
-            if (aligned && id + 4 <= end) {
-                *reinterpret_cast<float4 *>(x[s]) = *reinterpret_cast<const float4 *>(row + id);
-                continue;
-            }
+        for (int s = 0; s < STEPS; s++)
+            load_four(row, base + 4 * (s * blockDim.x + threadIdx.x), end, rest, x[s]);
 #pragma unroll
-            for (int j = 0; j < 4; j++)
-                x[s][j] = id + j < end ? row[id + j] : 0.0f;
-        }
-#pragma unroll
-        for (int s = 0; s < STEPS; s++) {
-            int id = base + 4 * (s * blockDim.x + threadIdx.x);
-            if (base + 4 * s * (int)blockDim.x < end) {
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    take(x[s][j], id + j, id + j < end);
-            }
-        }
+        for (int s = 0; s < STEPS; s++)
+            if (base + 4 * s * (int)blockDim.x < end)
+                take(x[s], base + 4 * (s * blockDim.x + threadIdx.x));
     }
+}
+
+/* Calls take(logit, id, whether there is one) likewise. */
+template <class F> static __device__ __forceinline__ void each_logit(const float *row, int first, int end, F take)
+{
+    each_four(row, first, end, 0.0f, [&](const float(&x)[4], int id) {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            take(x[j], id + j, id + j < end);
+    });
 }
 
 void atom_cuda_weigh(const struct atom_cuda_sample *job, struct sample_cut cut, atom_cuda_stream s);
