@@ -205,7 +205,7 @@ template <class T> static struct config choose(const row_args &a)
         return {a.even ? gathered<T, false, true, 16, 2> : gathered<T, false, false, 16, 2>, 16, 2};
     if (!a.even)
         return {gathered<T, true, false, 16, 2>, 16, 2};
-    if (!shares && 16 * a.n_tok <= n_sm)
+    if (!shares && (a.chunks > 256 ? 8 : 16) * a.n_tok <= n_sm)
         return {gathered<T, true, true, 8, 4>, 8, 4};
     if (2 * a.chunks <= MAX_THREADS && work >= 120 && work <= 500)
         return {gathered<T, true, true, 8, 1>, 8, 1};

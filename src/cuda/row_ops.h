@@ -4,7 +4,10 @@
  *
  * Rules of ops.h hold. A token's result depends on its own row and on the width alone, never on the batch: a sum of
  * squares adds in an order fixed by the width. Integers and scales of the same floats equal the scalar tier's, and so
- * does silu(gate) * up. Of a norm's floats only the sum of squares may round otherwise. */
+ * does silu(gate) * up. Of a norm's floats only 1 / rms may round otherwise.
+ *
+ * On sm_90 these kernels start before the one in front of them on the stream has ended, bring order and weight, and
+ * wait for it then: order and weight are not to be what a kernel just before is still writing. */
 #ifndef ATOM_CUDA_ROW_OPS_H
 #define ATOM_CUDA_ROW_OPS_H
 
