@@ -131,9 +131,16 @@ static void make_out(struct problem *p)
         return;
     }
     int stride = (p->n_tok + 63) / 64 * 64;
-    to->acts =
-        (struct atom_cuda_acts){p->site, p->n_tok, stride, on_device(NULL, (size_t)stride * (size_t)p->site.k_padded),
-                                on_device(NULL, (size_t)p->site.n_scales * (size_t)stride * sizeof(float))};
+    to->acts = (struct atom_cuda_acts){
+        .site = p->site,
+        .n_tok = p->n_tok,
+        .tok_stride = stride,
+        .q = on_device(NULL, (size_t)stride * (size_t)p->site.k_padded),
+        .scales = on_device(NULL, (size_t)p->site.n_scales * (size_t)stride * sizeof(float)),
+        .bits = p->bits,
+    };
+    if (between(0, 1))
+        to->acts.scale_parts = on_device(NULL, 4 * (size_t)p->site.n_scales * (size_t)stride * sizeof(float));
 }
 
 static void make_problem(struct problem *p, enum op op, int k, int n_tok)
@@ -184,6 +191,7 @@ static void drop_problem(struct problem *p)
     drop(p->job.to.bad);
     drop(p->job.to.acts.q);
     drop(p->job.to.acts.scales);
+    drop(p->job.to.acts.scale_parts);
     drop(p->job.to.floats.x);
     free(p->x);
     free(p->order);
@@ -315,6 +323,28 @@ static void *from_device(const void *device, size_t n_bytes)
     return p;
 }
 
+/* Scales in parts are the scales: three numbers of at most 11 bits, a sixteenth where channels are normal. */
+static void check_parts(const struct problem *p, const float *scales)
+{
+    size_t stride = (size_t)p->job.to.acts.tok_stride, n = (size_t)p->site.n_scales * stride;
+    float *parts = from_device(p->job.to.acts.scale_parts, 4 * n * sizeof(float));
+    for (size_t i = 0; i < n; i++) {
+        const float *part = parts + 4 * i;
+        float want = i / stride < (size_t)p->site.n_groups ? scales[i] * 0.0625f : scales[i];
+        if ((int)(i % stride) >= p->n_tok) { /* guards */
+            assert_true(isnan(part[0]) && isnan(part[3]));
+            continue;
+        }
+        assert_true(isnan(want) || ((part[0] + part[1]) + part[2] == want && part[3] == 0.0f));
+        for (int j = 0; j < 3 && !isnan(want); j++) {
+            uint32_t bits;
+            memcpy(&bits, &part[j], sizeof bits);
+            assert_int_equal(bits & 0x1FFF, 0);
+        }
+    }
+    free(parts);
+}
+
 static struct result results(const struct problem *p)
 {
     const struct atom_cuda_quantizer *to = &p->job.to;
@@ -327,6 +357,8 @@ static struct result results(const struct problem *p)
             assert_true((int)(i % stride) < p->n_tok || isnan(res.scales[i])); /* guards */
         for (size_t i = (size_t)p->n_tok * (size_t)p->site.k_padded; i < stride * (size_t)p->site.k_padded; i++)
             assert_int_equal(res.q[i], -1);
+        if (to->acts.scale_parts)
+            check_parts(p, res.scales);
         return res;
     }
     size_t n = (size_t)p->n_tok * p->out_stride;

@@ -71,6 +71,7 @@ static enum atom_status fill_out(row_args *a, const struct atom_cuda_quantizer *
     }
     a->q = to->acts.q;
     a->scales = to->acts.scales;
+    a->scale_parts = to->acts.scale_parts;
     a->tok_stride = to->acts.tok_stride;
     a->clip = to->clip;
     a->top = (float)((1 << (to->bits - 1)) - 1);

@@ -28,7 +28,7 @@ struct row_args {
     int k, normal, normal_runs, chunks /* of 16 */;
     /* integers: q NULL when there are none */
     int8_t *q;
-    float *scales;
+    float *scales, *scale_parts; /* parts NULL: not wanted */
     int k_padded, tok_stride, outlier_scale;
     int first_shared; /* from this run on, runs share a scale */
     bool whole;
@@ -211,6 +211,14 @@ static __device__ __forceinline__ void mark_bad(const row_args &a, int t)
 }
 
 /* A chunk of token t whose group's largest magnitude is m. */
+/* As ops.h has them. */
+static __device__ __forceinline__ float4 parts_of_scale(float s)
+{
+    float high = __uint_as_float(__float_as_uint(s) & 0xFFFFE000u), rest = s - high;
+    float mid = __uint_as_float(__float_as_uint(rest) & 0xFFFFE000u);
+    return make_float4(high, mid, rest - mid, 0.0f);
+}
+
 template <int N>
 static __device__ __forceinline__ void put_integers(const row_args &a, int t, int chunk, const float (&v)[N], float m)
 {
@@ -230,8 +238,12 @@ static __device__ __forceinline__ void put_integers(const row_args &a, int t, in
     }
     store_words(a.q + (size_t)t * a.k_padded + chunk * N, q);
     int scale = a.whole ? 0 : outlier ? a.outlier_scale : run;
-    if (chunk % (ATOM_CUDA_RUN / N) == 0 && run <= a.first_shared)
-        a.scales[(size_t)scale * a.tok_stride + t] = s;
+    if (chunk % (ATOM_CUDA_RUN / N) == 0 && run <= a.first_shared) {
+        size_t at = (size_t)scale * a.tok_stride + t;
+        a.scales[at] = s;
+        if (a.scale_parts)
+            reinterpret_cast<float4 *>(a.scale_parts)[at] = parts_of_scale(outlier ? s : s * 0.0625f);
+    }
 }
 
 template <int N>
