@@ -9,6 +9,7 @@
  * of tiles is nearly full; with few tokens each multiprocessor then has one tile, as many bytes of weights as every
  * other, and all of K. */
 #include "cuda/int8_linear.cuh"
+#include "cuda/lanes.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/tensor_map.cuh"
 #include "cuda/wgmma_more.cuh"
@@ -92,7 +93,8 @@ static __device__ void produce(const struct args &a, const CUtensorMap *acts, st
 /* A warpgroup's part of a tile. Terms of its rows lie in shared memory: from global memory, every load would wait for
  * the store before it. */
 struct part {
-    int tok, row0, end;         /* this lane's first token; rows */
+    int tok, row0, end;         /* this lane's first token, the other is 8 on; rows */
+    float by[2];                /* the two tokens' scales */
     const float *scales, *bias; /* of the rows from row0 on; bias NULL: none */
 };
 
@@ -167,11 +169,10 @@ static __device__ __forceinline__ void put_rows(const struct int8_results &r, co
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int tok = p.tok + 8 * h, column = SILU ? (p.row0 + at) / 2 : p.row0 + at;
-        float s = tok < r.n_tok ? r.tok_scales[tok] : 0.0f;
         float2 v[COUNT];
 #pragma unroll
         for (int i = 0; i < COUNT; i++)
-            v[i] = result_of<SILU>(p, at + q2, s, sums + 2 * h, i);
+            v[i] = result_of<SILU>(p, at + q2, p.by[h], sums + 2 * h, i);
         if constexpr (COUNT == 4)
             if (p.row0 + at + 4 * WIDTH <= p.end) {
                 put_32<T>(r, tok, column, v);
@@ -212,19 +213,45 @@ static __device__ __forceinline__ void put_part(const struct args &a, const stru
         put_part<COLUMNS, T, false>(a.r, p, sums);
 }
 
+/* What scales a tile, brought while it is being summed: a thread's rows, and its two tokens. */
+template <int COLUMNS> struct terms {
+    enum { EACH = (COLUMNS + 127) / 128 };
+    float scales[EACH], bias[EACH], by[2];
+};
+
+template <int COLUMNS>
+static __device__ __forceinline__ void bring_terms(const struct int8_results &r, int tok, int row0,
+                                                   struct terms<COLUMNS> &t)
+{
+#pragma unroll
+    for (int i = 0; i < terms<COLUMNS>::EACH; i++) {
+        int row = row0 + i * 128 + threadIdx.x % 128;
+        t.scales[i] = row < r.n ? r.row_scales[row] : 0.0f;
+        t.bias[i] = r.bias && row < r.n ? r.bias[row] : 0.0f;
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        t.by[h] = tok + 8 * h < r.n_tok ? r.tok_scales[tok + 8 * h] : 0.0f;
+}
+
 template <int COLUMNS>
 static __device__ __forceinline__ void put_tile(const struct args &a, int tok, int row0, int end,
-                                                const int (&sums)[COLUMNS / 2])
+                                                const struct terms<COLUMNS> &t, const int (&sums)[COLUMNS / 2])
 {
     __shared__ __align__(8) float scales[CONSUMERS][COLUMNS], bias[CONSUMERS][COLUMNS];
     int group = threadIdx.x / 128 - 1;
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory"); /* the tile before is done with them */
-    for (int i = threadIdx.x % 128; i < COLUMNS; i += 128) {
-        scales[group][i] = row0 + i < a.r.n ? a.r.row_scales[row0 + i] : 0.0f;
-        bias[group][i] = a.r.bias && row0 + i < a.r.n ? a.r.bias[row0 + i] : 0.0f;
+#pragma unroll
+    for (int i = 0; i < terms<COLUMNS>::EACH; i++) {
+        int at = i * 128 + threadIdx.x % 128;
+        if (at < COLUMNS) {
+            scales[group][at] = t.scales[i];
+            bias[group][at] = t.bias[i];
+        }
     }
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
-    const struct part p = {tok, row0, end < a.r.n ? end : a.r.n, scales[group], a.r.bias ? bias[group] : NULL};
+    const struct part p = {
+        tok, row0, end < a.r.n ? end : a.r.n, {t.by[0], t.by[1]}, scales[group], a.r.bias ? bias[group] : NULL};
     if (a.type == ATOM_CUDA_F16)
         put_part<COLUMNS, __half>(a, p, sums);
     else if (a.type == ATOM_CUDA_BF16)
@@ -274,10 +301,12 @@ template <int TOK, int ROWS, int CLUSTER> static __device__ void multiply(const 
     int line = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + (TOK == FEW ? 0 : group * 64);
     int act_at = TOK == FEW ? 0 : group * 64 * INT8_CHANNELS;
     for (int tile = blockIdx.x / CLUSTER; tile < a.tiles; tile += gridDim.x / CLUSTER) {
-        int sums[S::COLUMNS / 2];
-        sum_tile<S, CLUSTER>(r, a.steps, act_at, S::ACT_BYTES + at * INT8_CHANNELS, sums);
         int tok = (tile % a.tok_tiles * CLUSTER + my_rank<CLUSTER>()) * TOK + line, row0 = tile / a.tok_tiles * a.rows;
-        put_tile<S::COLUMNS>(a, tok, row0 + at, row0 + a.rows, sums);
+        int sums[S::COLUMNS / 2];
+        struct terms<S::COLUMNS> t;
+        bring_terms<S::COLUMNS>(a.r, tok, row0 + at, t);
+        sum_tile<S, CLUSTER>(r, a.steps, act_at, S::ACT_BYTES + at * INT8_CHANNELS, sums);
+        put_tile<S::COLUMNS>(a, tok, row0 + at, row0 + a.rows, t, sums);
     }
 }
 

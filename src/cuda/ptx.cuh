@@ -109,18 +109,4 @@ PTX_FN uint32_t transpose_8x8(uint32_t x)
     return y;
 }
 
-/* Of four lanes, lane q gives v[i] and gets lane i's v[q]. */
-PTX_FN void swap_quad(uint32_t (&v)[4], int q)
-{
-#pragma unroll
-    for (int bit = 1; bit <= 2; bit *= 2)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (!(i & bit)) {
-                uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, q & bit ? v[i] : v[i | bit], bit);
-                v[i] = q & bit ? other : v[i];
-                v[i | bit] = q & bit ? v[i | bit] : other;
-            }
-}
-
 #endif

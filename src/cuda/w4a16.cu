@@ -62,19 +62,6 @@ static __global__ void pack(const struct packer p)
         scales[i] = stored_scale(p, row0 + i, group);
 }
 
-static enum atom_status check_device(struct atom_error *err)
-{
-    const struct atom_cuda_device *d = atom_cuda_opened();
-    if (!d)
-        return atom_fail(err, ATOM_ERR_INVALID, "no CUDA device is open");
-    if (d->major != 9)
-        return atom_fail(err, ATOM_ERR_UNSUPPORTED,
-                         "%s has compute capability %d.%d: w4a16, INT4 weights with 16-bit activations, is written for "
-                         "9.0 alone",
-                         d->name, d->major, d->minor);
-    return ATOM_OK;
-}
-
 static enum atom_status check_parts(int k, const struct atom_cuda_tensors *parts, int n_parts, bool by_turns,
                                     struct atom_error *err)
 {
@@ -95,8 +82,7 @@ extern "C" enum atom_status atom_cuda_w4a16_weights_create(int k, const struct a
                                                            bool by_turns, atom_cuda_stream s,
                                                            struct atom_cuda_w4a16_weights **out, struct atom_error *err)
 {
-    enum atom_status st = check_device(err);
-    st = st ? st : check_parts(k, parts, n_parts, by_turns, err);
+    enum atom_status st = check_parts(k, parts, n_parts, by_turns, err);
     if (st)
         return st;
     struct atom_cuda_w4a16_weights *w = (struct atom_cuda_w4a16_weights *)calloc(1, sizeof *w);
@@ -145,6 +131,8 @@ static bool aligned(const void *p, size_t stride) { return (uintptr_t)p % 16 == 
 static enum atom_status check_job(const struct atom_cuda_w4a16 *j, struct atom_error *err)
 {
     int columns = j->silu ? j->w->n / 2 : j->w->n;
+    if (!atom_cuda_opened())
+        return atom_fail(err, ATOM_ERR_INVALID, "no CUDA device is open");
     if (j->x_type != ATOM_CUDA_F16 && j->x_type != ATOM_CUDA_BF16)
         return atom_fail(err, ATOM_ERR_INVALID, "w4a16 wants activations of F16 or BF16");
     if (j->n_tok < 1)
@@ -170,7 +158,9 @@ extern "C" size_t atom_cuda_w4a16_workspace(const struct atom_cuda_w4a16_weights
 extern "C" enum atom_status atom_cuda_w4a16_run(const struct atom_cuda_w4a16 *job, atom_cuda_stream s,
                                                 struct atom_error *err)
 {
-    enum atom_status st = check_device(err);
-    st = st ? st : check_job(job, err);
-    return st ? st : atom_cuda_w4a16_sm90(job, s, err);
+    enum atom_status st = check_job(job, err);
+    if (st)
+        return st;
+    return job->n_tok <= ATOM_CUDA_W4A16_FEW || atom_cuda_opened()->major != 9 ? atom_cuda_w4a16_few(job, s, err)
+                                                                               : atom_cuda_w4a16_sm90(job, s, err);
 }

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Linears of INT4 weights in groups of 128 channels and 16-bit float activations (w4a16), on Hopper. Other devices are
- * refused by name.
+/* Linears of INT4 weights in groups of 128 channels and 16-bit float activations (w4a16).
  *
  * y[t, r] = sum over c of x[t, c] * (q[r, c] * s[r, c/128]), then + bias[r], then + add[t, r]; sums in float32.
  *
- *   up to 64 tokens    q goes into the products, s into the float32 sum of each group: nothing else is rounded. K is
- *                      cut at places that depend on n and k (and the device's multiprocessors); parts are added in
- *                      order.
- *   from 65 tokens on  q*s, rounded to the activations' type, goes into the products: a relative error of 2^-11 a
- *                      weight with F16 (where q*s is below 2^-14, 2^-25), of 2^-8 with BF16, whose scale keeps 8 of its
- *                      11 bits. That is what a checkpoint read back to 16 bits would hold; the whole of K is one chain.
- */
+ *   to 16 tokens   q goes into the products, s into the float32 sum of each group: nothing else is rounded. So on
+ * devices before 9.0, for any number of tokens. 17 to 64       the same. K is cut at places that depend on n and k (and
+ * the device's multiprocessors); parts are added in order. 65 and more    q*s, rounded to the activations' type, goes
+ * into the products: a relative error of 2^-11 a weight with F16 (where q*s is below 2^-14, 2^-25), of 2^-8 with BF16,
+ * whose scale keeps 8 of its 11 bits. That is what a checkpoint read back to 16 bits would hold; the whole of K is one
+ * chain.
+ *
+ * Within one of the three, a token's bits do not depend on its company. */
 #ifndef ATOM_CUDA_W4A16_H
 #define ATOM_CUDA_W4A16_H
 
@@ -19,6 +19,8 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+enum { ATOM_CUDA_W4A16_FEW = 16 };
 
 struct atom_cuda_w4a16_weights;
 

@@ -10,6 +10,7 @@
  * are exact. Many tokens: the scale is multiplied on (and rounds), and the sums run on through all groups. Few tokens:
  * a group's sums are scaled by themselves, two pairs of warpgroups take groups in turn, and tiles are cut along K
  * (tile_shares.cuh), in the same way for any number of tokens up to 64. */
+#include "cuda/lanes.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/tensor_map.cuh"
 #include "cuda/tile_shares.cuh"
@@ -95,49 +96,6 @@ template <int BN> static __device__ void produce(const struct args &a, const CUt
         }
     }
 }
-
-/* ---- nibbles to floats ------------------------------------------------------------------------------------------- */
-
-/* (a & b) | c */
-static __device__ __forceinline__ uint32_t and_or(uint32_t a, uint32_t b, uint32_t c)
-{
-    uint32_t d;
-    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-    return d;
-}
-
-/* q of a word's eight q+8, as A of one wgmma. */
-static __device__ __forceinline__ void unpack(uint32_t word, __half2 (&a)[4])
-{
-    const __half2 low = __float2half2_rn(-1032.0f), high = __float2half2_rn(-72.0f), by = __float2half2_rn(0.0625f);
-#pragma unroll
-    for (int e = 0; e < 4; e += 2) {
-        uint32_t x = word >> (4 * e), v0 = and_or(x, 0x000F000Fu, 0x64006400u), /* 1024 + (q+8) */
-            v1 = and_or(x, 0x00F000F0u, 0x64006400u);                           /* 1024 + 16 (q+8) */
-        a[e] = __hadd2(*reinterpret_cast<__half2 *>(&v0), low);
-        a[e + 1] = __hfma2(*reinterpret_cast<__half2 *>(&v1), by, high);
-    }
-}
-static __device__ __forceinline__ void unpack(uint32_t word, __nv_bfloat162 (&a)[4])
-{
-    const __nv_bfloat162 low = __float2bfloat162_rn(-136.0f), one = __float2bfloat162_rn(1.0f);
-#pragma unroll
-    for (int e = 0; e < 4; e++) {
-        uint32_t v = and_or(word >> (4 * e), 0x000F000Fu, 0x43004300u); /* 128 + (q+8) */
-        a[e] = __hfma2(*reinterpret_cast<__nv_bfloat162 *>(&v), one, low);
-    }
-}
-
-/* A type of activations, two to a register. */
-template <class X> struct pair_of;
-template <> struct pair_of<__half> {
-    typedef __half2 type;
-    static __device__ __forceinline__ __half2 twice(__half s) { return __half2half2(s); }
-};
-template <> struct pair_of<__nv_bfloat16> {
-    typedef __nv_bfloat162 type;
-    static __device__ __forceinline__ __nv_bfloat162 twice(__half s) { return __float2bfloat162_rn(__half2float(s)); }
-};
 
 /* Half a group's A: four words. */
 template <class X, bool SCALED>
