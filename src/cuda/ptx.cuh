@@ -56,6 +56,14 @@ PTX_FN void bulk_copy(void *to, const void *from, uint32_t n_bytes, uint64_t *b)
                  "l"(from), "r"(n_bytes), "r"(smem_address(b))
                  : "memory");
 }
+/* To the same place in every CTA of the mask, completing on each one's own barrier. */
+PTX_FN void bulk_copy(void *to, const void *from, uint32_t n_bytes, uint64_t *b, uint16_t mask)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+                 " [%0], [%1], %2, [%3], %4;" ::"r"(smem_address(to)),
+                 "l"(from), "r"(n_bytes), "r"(smem_address(b)), "h"(mask)
+                 : "memory");
+}
 /* A box of a tensor from (x, y) on, to the same place in every CTA of the mask. */
 PTX_FN void tensor_copy(void *to, const CUtensorMap *map, int x, int y, uint64_t *b, uint16_t mask)
 {
