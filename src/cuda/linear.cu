@@ -137,6 +137,10 @@ static enum atom_status check_part(const struct atom_cuda_site *site, const stru
     return ATOM_OK;
 }
 
+/* A linear that starts early (early.cuh) brings weights before the kernel in front of it has ended: that must not be
+ * the one that packs them, so something that is no kernel stands between. */
+enum { FENCE_BYTES = 16 };
+
 static enum atom_status check_parts(const struct atom_cuda_site *site, const struct atom_cuda_tensors *parts,
                                     int n_parts, bool by_turns, struct atom_error *err)
 {
@@ -187,9 +191,12 @@ extern "C" enum atom_status atom_cuda_weights_create(const struct atom_cuda_site
         layout_sm90(w);
     else
         atom_cuda_sm80_layout(w);
-    st = atom_cuda_alloc(w->tile_bytes * (size_t)w->n_tiles, (void **)&w->data, err);
+    size_t n_bytes = w->tile_bytes * (size_t)w->n_tiles;
+    st = atom_cuda_alloc(n_bytes + FENCE_BYTES, (void **)&w->data, err);
     if (!st)
         st = form == ATOM_CUDA_FORM_SM90 ? pack_sm90(&from, w, s, err) : atom_cuda_sm80_pack(&from, w, s, err);
+    if (!st)
+        st = atom_cuda_status(cudaMemsetAsync(w->data + n_bytes, 0, FENCE_BYTES, s), "packing a linear", err);
     if (st) {
         atom_cuda_weights_free(w);
         return st;

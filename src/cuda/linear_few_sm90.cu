@@ -8,6 +8,7 @@
  * each adds up, in order, and writes those of some tokens.
  *
  * Sums run over the groups ascending in one chain of fma, the scalar tier's: unsplit results are its bits. */
+#include "cuda/early.cuh"
 #include "cuda/linear_sm90.cuh"
 
 template <int BN> struct few_shape {
@@ -38,25 +39,50 @@ static __device__ __forceinline__ bool item_at(const struct args &a, int i, stru
     return true;
 }
 
+/* A run's weights, on their way before the kernel in front has ended; what that may have written comes later. */
+template <int BN>
+static __device__ __forceinline__ void bring_weights(const struct args &a, const struct item &it, int run,
+                                                     const struct ring &r)
+{
+    using S = few_shape<BN>;
+    uint32_t tok = a.tok_stride < BN ? a.tok_stride : BN,
+             w_bytes = run < a.n_groups ? NIBBLE_RUN_BYTES : BYTE_RUN_BYTES;
+    barrier_wait(&r.empty[r.stage], r.phase ^ 1);
+    barrier_arrive_expect(&r.full[r.stage], S::ACT_BYTES + w_bytes + tok * 4);
+    bulk_copy(r.stages + (size_t)r.stage * S::STAGE_BYTES + S::WEIGHT_AT,
+              a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, run), w_bytes, &r.full[r.stage]);
+}
+
+template <int BN>
+static __device__ __forceinline__ void bring_tokens(const struct args &a, const CUtensorMap *map, int run,
+                                                    const struct ring &r)
+{
+    using S = few_shape<BN>;
+    uint32_t tok = a.tok_stride < BN ? a.tok_stride : BN;
+    int scale = run < a.n_groups ? run : a.n_groups;
+    uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
+    tensor_copy(to, map, run * ATOM_CUDA_RUN, 0, &r.full[r.stage]);
+    bulk_copy(to + S::TOK_SCALE_AT, a.tok_scales + (size_t)scale * a.tok_stride, tok * 4, &r.full[r.stage]);
+}
+
 template <int BN> static __device__ void produce(const struct args &a, const CUtensorMap *map, struct ring r)
 {
     using S = few_shape<BN>;
     struct item it;
-    for (int i = blockIdx.x; item_at(a, i, it); i += gridDim.x) {
-        const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, it.run0);
-        uint32_t tok = a.tok_stride < BN ? a.tok_stride : BN;
+    struct ring ahead = r;
+    int n_ahead = 0;
+    if (item_at(a, blockIdx.x, it))
+        for (int run = it.run0; run < it.run1 && n_ahead < S::STAGES; run++, n_ahead++, next<S>(ahead))
+            bring_weights<BN>(a, it, run, ahead);
+    early_wait();
+    for (int i = blockIdx.x; item_at(a, i, it); i += gridDim.x)
         for (int run = it.run0; run < it.run1; run++, next<S>(r)) {
-            uint32_t w_bytes = run < a.n_groups ? NIBBLE_RUN_BYTES : BYTE_RUN_BYTES;
-            int scale = run < a.n_groups ? run : a.n_groups;
-            uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
-            barrier_wait(&r.empty[r.stage], r.phase ^ 1);
-            barrier_arrive_expect(&r.full[r.stage], S::ACT_BYTES + w_bytes + tok * 4);
-            bulk_copy(to + S::WEIGHT_AT, w, w_bytes, &r.full[r.stage]);
-            tensor_copy(to, map, run * ATOM_CUDA_RUN, 0, &r.full[r.stage]);
-            bulk_copy(to + S::TOK_SCALE_AT, a.tok_scales + (size_t)scale * a.tok_stride, tok * 4, &r.full[r.stage]);
-            w += w_bytes;
+            if (n_ahead > 0)
+                n_ahead--;
+            else
+                bring_weights<BN>(a, it, run, r);
+            bring_tokens<BN>(a, map, run, r);
         }
-    }
 }
 
 /* y += integer sums of a run, scaled. */
@@ -134,6 +160,7 @@ template <int BN, class T, bool SILU> static __device__ void multiply(const stru
     using S = few_shape<BN>;
     int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
     struct item it;
+    early_wait();
     for (int i = blockIdx.x; item_at(a, i, it); i += gridDim.x) {
         float y[BN / 2];
 #pragma unroll
@@ -154,12 +181,13 @@ template <int BN, class T, bool SILU> static __device__ void multiply(const stru
 
 template <int BN, class T, bool SILU>
 static __global__ void __launch_bounds__(THREADS, few_shape<BN>::BLOCKS)
-    linear(const __grid_constant__ CUtensorMap map, const struct args a)
+    linear(const __grid_constant__ CUtensorMap map, const __grid_constant__ struct args a)
 {
     using S = few_shape<BN>;
     extern __shared__ uint8_t raw[];
     __shared__ uint64_t full[S::STAGES], empty[S::STAGES];
     struct ring r = {raw + (1024 - smem_address(raw) % 1024) % 1024, full, empty, 0, 0};
+    early_next();
     if (threadIdx.x == 0) {
         tensor_prefetch(&map);
         for (int i = 0; i < S::STAGES; i++) {
@@ -198,7 +226,8 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     a.tok_tiles = 1;
     a.splits = atom_cuda_sm90_splits_for(j->w);
     int items = a.row_tiles * a.splits, slots = atom_cuda_opened()->n_sm * S::BLOCKS;
-    linear<BN, T, SILU><<<(unsigned)(items < slots ? items : slots), THREADS, S::SMEM_BYTES, s>>>(map, a);
+    const struct early_grid grid = {dim3((unsigned)(items < slots ? items : slots)), THREADS, S::SMEM_BYTES};
+    launch_early(linear<BN, T, SILU>, grid, s, map, a);
     return atom_cuda_launched("starting a linear", err);
 }
 

@@ -193,13 +193,12 @@ static __device__ __forceinline__ void sum_runs(struct ring &r, float (&y)[BN / 
     for (int i = 0; i < RUNS; i++) {
         struct ring done = r;
         next<S>(r);
-        if (i + 1 < RUNS)
-            fetch<BN, NIBBLES>(r, p);
         wgmma_wait<1>();
         finish(0, low, y);
         wgmma_wait<0>();
         release<BN>(done);
         if (i + 1 < RUNS) {
+            fetch<BN, NIBBLES>(r, p);
             unpack_rows<BN, NIBBLES>(r, p, w);
             start(w, 0, low);
         }
@@ -456,6 +455,6 @@ enum atom_status atom_cuda_linear_many(const struct atom_cuda_linear *job, int t
     case 96:
         return launch<96>(job, s, err);
     default:
-        return launch<112>(job, s, err);
+        return launch<128>(job, s, err);
     }
 }

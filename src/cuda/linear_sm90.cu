@@ -122,8 +122,8 @@ struct args atom_cuda_sm90_args(const struct atom_cuda_linear *j)
 /* Tokens of a tile: whole waves of blocks, and not much more than is asked for. */
 static int tile_for(const struct atom_cuda_weights *w, int n_tok)
 {
-    static const int tiles[] = {64, 96, 112};
-    int best = 112, least = 1 << 30, pairs = atom_cuda_opened()->n_sm / 2;
+    static const int tiles[] = {64, 96, 128};
+    int best = 128, least = 1 << 30, pairs = atom_cuda_opened()->n_sm / 2;
     for (int i = 0; i < 3; i++) {
         int items = w->n_tiles / 2 * ((n_tok + tiles[i] - 1) / tiles[i]);
         int cost = (items + pairs - 1) / pairs * (tiles[i] + TILE_COST);
