@@ -39,18 +39,36 @@ template <class D> struct ring {
 
 /* ---- bringing pages ---------------------------------------------------------------------------------------------- */
 
-/* Where this warp is in what it loads. The next two units and the next one's page numbers are there early, so that no
- * load waits for another. */
+/* Work in order, every KV head of a unit before the next unit: where a warp is, and how far on its next work lies. */
+struct walk {
+    int at, head, by_units, by_heads; /* at: a unit */
+};
+
+PAGE_FN walk start_walk(int first, int step, int kv_heads)
+{
+    return {first / kv_heads, first % kv_heads, step / kv_heads, step % kv_heads};
+}
+
+PAGE_FN void walk_on(walk &w, int kv_heads)
+{
+    w.at += w.by_units, w.head += w.by_heads;
+    if (w.head >= kv_heads)
+        w.at++, w.head -= kv_heads;
+}
+
+/* What this warp loads. The next two units and the next one's page numbers are there early, so that no load waits for
+ * another. */
 struct cursor {
-    int item, step, n_items;
-    int i; /* page of the unit */
+    walk w;         /* of `after` */
+    int n_units, i; /* i: page of the unit */
     int4 now, next, after;
+    int head, next_head;
     int ids, next_ids; /* lane l's is page i/32*32 + l of the unit */
 };
 
-PAGE_FN int4 unit_of(const decode_args &a, int item, int n_items)
+PAGE_FN int4 unit_at(const decode_args &a, int unit, int n_units)
 {
-    return item < n_items ? a.space.units[item / a.kv_heads] : make_int4(0, 0, 0, 0);
+    return unit < n_units ? a.space.units[unit] : make_int4(0, 0, 0, 0);
 }
 
 PAGE_FN int page_ids(const decode_args &a, int4 u, int from)
@@ -59,37 +77,39 @@ PAGE_FN int page_ids(const decode_args &a, int4 u, int from)
     return i < u.z ? a.step.tables[(size_t)u.x * a.step.max_pages + u.y + i] : 0;
 }
 
-PAGE_FN cursor start_cursor(const decode_args &a, int item, int step, int n_items)
+PAGE_FN void next_unit(const decode_args &a, cursor &c)
 {
-    cursor c = {item, step, n_items, 0, {}, {}, {}, 0, 0};
-    c.now = unit_of(a, item, n_items);
-    c.next = unit_of(a, item + step, n_items);
-    c.after = unit_of(a, item + 2 * step, n_items);
-    c.ids = page_ids(a, c.now, 0);
-    c.next_ids = page_ids(a, c.next, 0);
+    c.now = c.next, c.ids = c.next_ids, c.head = c.next_head;
+    c.next = c.after, c.next_ids = page_ids(a, c.next, 0), c.next_head = c.w.head;
+    walk_on(c.w, a.kv_heads);
+    c.after = unit_at(a, c.w.at, c.n_units);
+    c.i = 0;
+}
+
+PAGE_FN cursor start_cursor(const decode_args &a, walk w, int n_units)
+{
+    cursor c = {};
+    c.w = w;
+    c.n_units = n_units;
+    c.after = unit_at(a, w.at, n_units);
+    next_unit(a, c);
+    next_unit(a, c);
     return c;
 }
 
 template <class D> PAGE_FN void fetch_page(const decode_args &a, cursor &c, uint32_t to)
 {
     if (c.now.z) {
-        int lane = threadIdx.x % 32, page = __shfl_sync(0xFFFFFFFFu, c.ids, c.i % 32);
-        const uint8_t *from =
-            a.pages + (size_t)page * a.page_bytes + (size_t)(c.item % a.kv_heads) * D::page + lane * 16;
+        int at16 = (int)(threadIdx.x % 32) * 16, page = __shfl_sync(0xFFFFFFFFu, c.ids, c.i & 31);
+        const uint8_t *from = a.pages + (size_t)(uint32_t)page * (uint32_t)a.page_bytes + (c.head * D::page + at16);
 #pragma unroll
         for (int at = 0; at < D::page; at += 512)
-            if (at + 512 <= D::page || at + lane * 16 < D::page)
-                copy_16(to + at + lane * 16, from + at);
-        if (++c.i == c.now.z) {
-            c.item += c.step;
-            c.i = 0;
-            c.now = c.next, c.ids = c.next_ids;
-            c.next = c.after;
-            c.next_ids = page_ids(a, c.next, 0);
-            c.after = unit_of(a, c.item + 2 * c.step, c.n_items);
-        } else if (c.i % 32 == 0) {
+            if (at + 512 <= D::page || at + at16 < D::page)
+                copy_16(to + at + at16, from + at);
+        if (++c.i == c.now.z)
+            next_unit(a, c);
+        else if ((c.i & 31) == 0)
             c.ids = page_ids(a, c.now, c.i);
-        }
     }
     copies_commit();
 }
@@ -216,13 +236,13 @@ template <class D> PAGE_FN uint32_t largest_query(const decode_args &a, const pl
 /* Columns to rows: n rows lie side by side where n is 1, 2 or 4. */
 template <class D> PAGE_FN int row_of(const rows<D> &r, int column) { return r.run == 1 ? column : column & (r.n - 1); }
 
-template <class D> PAGE_FN place_in_step start_unit(const decode_args &a, int item, rows<D> &r)
+template <class D> PAGE_FN place_in_step start_unit(const decode_args &a, const walk &w, rows<D> &r)
 {
     int lane = threadIdx.x % 32, column = lane / 4, rep = a.heads / a.kv_heads;
     place_in_step p;
-    p.u = unpack_unit(a.space.units[item / a.kv_heads]);
+    p.u = unpack_unit(a.space.units[w.at]);
     p.seq = a.step.seqs[p.u.seq];
-    p.kv_head = item % a.kv_heads;
+    p.kv_head = w.head;
     r.n = min(p.seq.n_tok * rep - p.u.tile * TILE_ROWS, (int)TILE_ROWS);
     r.run = D::pre ? (r.n == 1 ? 8 : r.n == 2 ? 4 : r.n == 4 ? 2 : 1) : 1;
     bool has_q = column < r.n * r.run;
@@ -451,22 +471,22 @@ template <class D>
 static __global__ void __launch_bounds__(ring<D>::warps * 32, ring<D>::blocks) decode(const decode_args a)
 {
     extern __shared__ __align__(16) uint8_t shared[];
-    int warp = threadIdx.x / 32, n_items = *a.space.n_units * a.kv_heads;
-    int first = warp * gridDim.x + blockIdx.x, step = gridDim.x * ring<D>::warps;
+    int warp = threadIdx.x / 32, n_units = *a.space.n_units;
+    walk w = start_walk(warp * gridDim.x + blockIdx.x, gridDim.x * ring<D>::warps, a.kv_heads);
     const uint4 *turns = (const uint4 *)(shared + ring<D>::warps * ring<D>::warp_bytes);
     uint8_t *pages = shared + warp * ring<D>::warp_bytes;
     if (D::pre)
         fill_turns<D>(a, (uint4 *)turns);
     turns += threadIdx.x % 32;
-    cursor c = start_cursor(a, first, step, n_items);
+    cursor c = start_cursor(a, w, n_units);
 #pragma unroll 1
     for (int k = 0; k < ring<D>::stages - 1; k++)
         fetch_page<D>(a, c, shared_address(pages + k * D::page));
     int at = 0, to = ring<D>::stages - 1;
 #pragma unroll 1
-    for (int item = first; item < n_items; item += step) {
+    for (; w.at < n_units; walk_on(w, a.kv_heads)) {
         rows<D> r;
-        place_in_step p = start_unit(a, item, r);
+        place_in_step p = start_unit(a, w, r);
 #pragma unroll 1
         for (int i = 0; i < p.u.n_pages; i++) {
             int page = p.u.first_page + i, u = i & (r.run - 1);
