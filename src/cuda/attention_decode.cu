@@ -1,31 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Decode attention: blocks of a few warps that walk through items (decode.cuh), the pages of each shared out among the
- * warps.
+/* Decode attention: warps that walk through items (decode.cuh) by themselves.
  *
- * A warp brings its pages into a ring of its own, several ahead and across the ends of items, so that memory never
- * waits for what happens there: warps meet only when an item's results become one, and a sequence's last split, which a
- * block learns of an item later, adds up the others. */
+ * A warp brings pages into a ring of its own, several ahead and across the ends of items, so that memory never waits
+ * for what happens there; warps share nothing but a table of angles. */
 #include "cuda/check.cuh"
-#include "cuda/decode_merge.cuh"
+#include "cuda/decode_result.cuh"
 
 template <class D> struct ring {
-    static constexpr int warp_bytes = D::stages * D::page;
-    static constexpr int turn_bytes = D::pre ? D::tiles * 32 * 16 : 0;
+    static constexpr int bytes = D::stages * D::page;
+    /* in shared memory: queues, turns, rings */
+    static constexpr int turns_at = D::warps * (int)sizeof(queue);
+    static constexpr int rings_at = turns_at + (D::pre ? D::tiles * 32 * 16 : 0);
+    static constexpr int all_bytes = rings_at + D::warps * bytes;
     /* a multiprocessor */
     static constexpr int blocks = D::wide > 128 ? 1 : D::bits == 16 ? 2 : D::bits == 8 || D::pre ? 3 : 4;
 };
-
-/* What a block's warps share, before the turns and the rings. */
-template <int WARPS> struct meeting {
-    queue q;
-    warp_sums<WARPS> sums;
-    int n_arrived; /* splits before the block's own of the item before, when it had splits */
-};
-
-template <class D> static constexpr int shared_bytes()
-{
-    return (int)sizeof(meeting<D::warps>) + ring<D>::turn_bytes + D::warps * ring<D>::warp_bytes;
-}
 
 /* cos and sin of the sixteen places of a page as lanes want them: [tile][lane] of positions g, then g+8. */
 template <class D> PAGE_FN void fill_turns(const decode_args &a, uint4 *to)
@@ -51,117 +40,61 @@ PAGE_FN void attend_item(const decode_args &a, const queue &q, cursor &c, const 
                          uint8_t *pages, int &at, const uint4 *turns)
 {
     const int first = p.u->first_page, n = p.u->n_pages, column = (int)(threadIdx.x % 32 / 4);
-    int i = threadIdx.x / 32, u = 0;
+    int i = 0, u = 0;
 #pragma unroll 1
     while (i < n) {
         if (D::pre && u == 0) /* columns of a run are for this warp's next pages */
-            fill_queries(a, p, min(first + i + D::warps * (column >> r.shift), first + n - 1), r);
+            fill_queries(a, p, min(first + i + (column >> r.shift), first + n - 1), r);
         int next = ring_step<D>(at, 1), to = ring_step<D>(at, D::ahead);
-        if (D::two && r.run > 1 && i + D::warps < n) {
+        if (D::two && r.run > 1 && i + 1 < n) {
             copies_wait<D::two ? D::ahead - 2 : 0>();
             __syncwarp();
             fetch_page<D>(a, q, c, shared_address(pages + to * D::page));
             fetch_page<D>(a, q, c, shared_address(pages + ring_step<D>(to, 1) * D::page));
-            attend_two(pages + at * D::page, pages + next * D::page, (first + i) * PAGE, (first + i + D::warps) * PAGE,
-                       u, r, turns);
+            attend_two(pages + at * D::page, pages + next * D::page, (first + i) * PAGE, (first + i + 1) * PAGE, u, r,
+                       turns);
             at = ring_step<D>(next, 1);
-            i += 2 * D::warps, u += 2;
+            i += 2, u += 2;
         } else {
             copies_wait<D::ahead - 1>();
             __syncwarp();
             fetch_page<D>(a, q, c, shared_address(pages + to * D::page));
             attend_page(pages + at * D::page, (first + i) * PAGE, u, r, turns);
             at = next;
-            i += D::warps, u++;
+            i++, u++;
         }
         u = u < r.run ? u : 0;
     }
 }
 
-/* The item's rows, by way of a page that this warp is done with. Returns what the meeting says of the item before. */
-template <class D, int WARPS>
-PAGE_FN int fold_item(const decode_args &a, const place_in_step &p, rows<D> &r, meeting<WARPS> &m, float *free_page)
-{
-    int n_arrived = 0;
-    fold_rows(r);
-    put_sums(r, m.sums, free_page);
-    for (int pass = 0; pass * PASS_ROWS < r.n; pass++) {
-        put_rows(r, pass, free_page);
-        __syncthreads();
-        n_arrived = m.n_arrived;
-        for (int row = threadIdx.x / 32 + pass * PASS_ROWS; row < min(r.n, (pass + 1) * PASS_ROWS); row += WARPS)
-            fold_row<D>(a, p, m.sums, row);
-        __syncthreads();
-    }
-    return n_arrived;
-}
-
-/* By the first thread, before the barrier: whether the block's own split of an item was the last. */
-PAGE_FN int tell(const unit &u, int arrived)
-{
-    if (arrived == u.n_splits - 1)
-        fence_acquire();
-    return arrived;
-}
-
-template <class D> PAGE_FN void merge_item(const decode_args &a, const unit &u, int n_arrived, float *scratch)
-{
-    if (u.n_splits < 2 || n_arrived != u.n_splits - 1)
-        return;
-    int rows = min(u.n_tok * (a.heads / a.kv_heads) - u.tile * TILE_ROWS, (int)TILE_ROWS);
-    for (int row = threadIdx.x / 32; row < rows; row += D::warps)
-        merge_row<D>(a, u, row, scratch);
-    if (threadIdx.x == 0)
-        *arrivals(a, u) = 0;
-}
-
 template <class D> static __global__ void __launch_bounds__(D::warps * 32, ring<D>::blocks) decode(const decode_args a)
 {
-    constexpr int warps = D::warps;
     extern __shared__ __align__(16) uint8_t shared[];
-    meeting<warps> &m = *reinterpret_cast<meeting<warps> *>(shared);
-    uint4 *turns = reinterpret_cast<uint4 *>(shared + sizeof m);
-    uint8_t *pages = shared + sizeof m + ring<D>::turn_bytes + threadIdx.x / 32 * ring<D>::warp_bytes;
-    giver g = {};
-    if (threadIdx.x < 32)
-        g = start_giver(a, m.q);
-    if (D::pre)
-        fill_turns<D>(a, turns);
-    turns += threadIdx.x % 32;
-    __syncthreads();
+    int warp = threadIdx.x / 32, at = 0;
+    queue &q = reinterpret_cast<queue *>(shared)[warp];
+    uint4 *turns = reinterpret_cast<uint4 *>(shared + ring<D>::turns_at);
+    uint8_t *pages = shared + ring<D>::rings_at + warp * ring<D>::bytes;
+    giver g = start_giver(a, q);
     cursor c = {0, AHEAD, 0, 0, 0, 0, 0, -1};
-    enter_item<D>(a, m.q, c);
+    enter_item(a, q, c);
 #pragma unroll 1
     for (int i = 0; i < D::ahead; i++)
-        fetch_page<D>(a, m.q, c, shared_address(pages + i * D::page));
-    int at = 0, k = 0, arrived = 0, n_arrived;
-#pragma unroll 1
-    for (; m.q.units[k % QUEUE].n_pages; k++) {
-        rows<D> r;
-        place_in_step p = start_item(a, m.q.units[k % QUEUE], r);
-        attend_item<D>(a, m.q, c, p, r, pages, at, turns);
-        if (threadIdx.x < 32)
-            give_next(a, g, m.q, k);
-        if (threadIdx.x == 0)
-            m.n_arrived = k ? tell(m.q.units[(k - 1) % QUEUE], arrived) : -1;
-        float *free_page = (float *)(pages + ring_step<D>(at, D::ahead) * D::page);
-        n_arrived = fold_item<D>(a, p, r, m, free_page);
-        c.known++;
-        if (threadIdx.x == 0 && p.u->n_splits > 1)
-            arrived = arrive(arrivals(a, *p.u));
-        if (k)
-            merge_item<D>(a, m.q.units[(k - 1) % QUEUE], n_arrived, free_page);
-    }
-    if (k) {
-        if (threadIdx.x == 0)
-            m.n_arrived = tell(m.q.units[(k - 1) % QUEUE], arrived);
+        fetch_page<D>(a, q, c, shared_address(pages + i * D::page));
+    if (D::pre) {
+        fill_turns<D>(a, turns);
         __syncthreads();
-        merge_item<D>(a, m.q.units[(k - 1) % QUEUE], m.n_arrived,
-                      (float *)(pages + ring_step<D>(at, D::ahead) * D::page));
+    }
+#pragma unroll 1
+    for (int k = 0; q.units[k % QUEUE].n_pages; k++) {
+        rows<D> r;
+        place_in_step p = start_item(a, q.units[k % QUEUE], r);
+        attend_item(a, q, c, p, r, pages, at, turns + threadIdx.x % 32);
+        give_next(a, g, q, k);
+        c.known++;
+        finish_item(a, p, r);
     }
     copies_wait<0>();
-    if (threadIdx.x == 0)
-        leave(a);
+    leave(a, g);
 }
 
 template <class D> static enum atom_status launch(const decode_args &a, cudaStream_t s, struct atom_error *err)
@@ -171,14 +104,15 @@ template <class D> static enum atom_status launch(const decode_args &a, cudaStre
     if (!dev)
         return atom_fail(err, ATOM_ERR_INVALID, "no CUDA device is open");
     if (!blocks) {
-        cudaError_t e = cudaFuncSetAttribute(decode<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes<D>());
+        cudaError_t e =
+            cudaFuncSetAttribute(decode<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, ring<D>::all_bytes);
         if (!e)
-            e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, decode<D>, D::warps * 32, shared_bytes<D>());
+            e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, decode<D>, D::warps * 32, ring<D>::all_bytes);
         if (e)
             return atom_cuda_status(e, "preparing decode attention", err);
         blocks = blocks ? blocks : 1;
     }
-    decode<D><<<(unsigned)(dev->n_sm * blocks), D::warps * 32, shared_bytes<D>(), s>>>(a);
+    decode<D><<<(unsigned)(dev->n_sm * blocks), D::warps * 32, ring<D>::all_bytes, s>>>(a);
     return atom_cuda_launched("decode attention", err);
 }
 
@@ -234,10 +168,10 @@ extern "C" enum atom_status atom_cuda_decode_run(const struct atom_cuda_attend *
                      job->type,
                      job->scale * 1.4426950408889634f,
                      kv->wide == kv->head_dim && job->q_stride % 4 == 0 && (uintptr_t)job->q % 16 == 0,
-                     (kv->rotate & ATOM_ROTATE_V) != 0,
-                     hadamard_of(kv->head_dim)};
-    return kv->wide == 64    ? launch_bits<64>(a, kv, s, err)
-           : kv->wide == 96  ? launch_bits<96>(a, kv, s, err)
-           : kv->wide == 128 ? launch_bits<128>(a, kv, s, err)
-                             : launch_bits<256>(a, kv, s, err);
+                     (kv->rotate & ATOM_ROTATE_V) != 0};
+    st = kv->wide == 64    ? launch_bits<64>(a, kv, s, err)
+         : kv->wide == 96  ? launch_bits<96>(a, kv, s, err)
+         : kv->wide == 128 ? launch_bits<128>(a, kv, s, err)
+                           : launch_bits<256>(a, kv, s, err);
+    return st ? st : atom_cuda_decode_merge(job, a.space, s, err);
 }

@@ -9,15 +9,14 @@ decode_space atom_cuda_decode_space(const struct atom_cuda_kv *kv, int max_seqs,
 {
     uint8_t *at = (uint8_t *)workspace;
     decode_space d = {};
-    d.tiles = kv->heads / kv->kv_heads; /* eight tokens are as many tiles as there are heads over one */
+    size_t tiles = (size_t)(kv->heads / kv->kv_heads / TILE_ROWS);
     for (int n = 1, slots; n <= ATOM_CUDA_DECODE_TOK; n++) {
         slots = n * splits_of(max_pages, n);
         d.slots = slots > d.slots ? slots : d.slots;
     }
     size_t rows = (size_t)max_seqs * (size_t)d.slots * (size_t)kv->heads;
-    size_t units = (size_t)max_seqs * (size_t)(d.slots * (2 + d.tiles / TILE_ROWS));
+    size_t units = (size_t)max_seqs * (size_t)d.slots * (2 + tiles);
     d.n_units = (int *)at, d.taken = (int *)at + 1, at += 256;
-    d.arrived = (int *)at, at += up((size_t)max_seqs * (size_t)(kv->kv_heads * d.tiles) * sizeof(int));
     d.units = (unit *)at, at += up(units * sizeof(unit));
     d.weight = (float2 *)at, at += up(rows * sizeof(float2));
     d.part = (float *)at, at += up(rows * (size_t)kv->wide * sizeof(float));
@@ -31,11 +30,9 @@ extern "C" size_t atom_cuda_decode_workspace(const struct atom_cuda_kv *kv, int 
 }
 
 /* One block. The order of units is nobody's business: no result depends on it. */
-static __global__ void plan(const struct atom_cuda_step step, const decode_space d, int kv_heads, int rep)
+static __global__ void plan(const struct atom_cuda_step step, const decode_space d, int rep)
 {
     __shared__ int taken;
-    for (int i = threadIdx.x; i < step.max_seqs * kv_heads * d.tiles; i += blockDim.x)
-        d.arrived[i] = 0;
     if (threadIdx.x == 0)
         taken = 0;
     __syncthreads();
@@ -68,6 +65,6 @@ extern "C" enum atom_status atom_cuda_decode_plan(const struct atom_cuda_attend 
         return atom_fail(err, ATOM_ERR_INVALID, "a step of %d sequences of %d pages, or no workspace", step->max_seqs,
                          step->max_pages);
     decode_space d = atom_cuda_decode_space(job->kv, step->max_seqs, step->max_pages, job->workspace);
-    plan<<<1, 256, 0, s>>>(*step, d, job->kv->kv_heads, job->kv->heads / job->kv->kv_heads);
+    plan<<<1, 256, 0, s>>>(*step, d, job->kv->heads / job->kv->kv_heads);
     return atom_cuda_launched("cutting sequences for decode", err);
 }
