@@ -74,6 +74,7 @@ template <class D> static __global__ void __launch_bounds__(D::warps * 32, ring<
     queue &q = reinterpret_cast<queue *>(shared)[warp];
     uint4 *turns = reinterpret_cast<uint4 *>(shared + ring<D>::turns_at);
     uint8_t *pages = shared + ring<D>::rings_at + warp * ring<D>::bytes;
+    let_next_come();
     giver g = start_giver(a, q);
     cursor c = {0, AHEAD, 0, 0, 0, 0, 0, -1};
     enter_item(a, q, c);

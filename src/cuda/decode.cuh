@@ -10,7 +10,7 @@
 #include "cuda/kv_pages.cuh"
 
 enum {
-    SPLIT_PAGES = 8,  /* a split has at least so many, where there are */
+    SPLIT_PAGES = 16, /* a split has at least so many, where there are */
     MAX_SPLITS = 128, /* and a sequence at most so many, times its new tokens */
     TILE_ROWS = 8,    /* query rows of a unit */
 };

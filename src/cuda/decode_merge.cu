@@ -61,6 +61,7 @@ static __global__ void __launch_bounds__(MERGE_WARPS * 32) merge(const merge_arg
 {
     __shared__ __align__(16) float parts[MERGE_WARPS][ATOM_CUDA_MAX_HEAD];
     int head = blockIdx.x, seq = blockIdx.y;
+    wait_for_last();
     struct atom_cuda_seq of = a.step.seqs[seq];
     int n_splits = of.n_tok ? splits_of((of.pos0 + of.n_tok + PAGE - 1) / PAGE, of.n_tok) : 0;
     if (of.n_tok < 1 || of.n_tok > ATOM_CUDA_DECODE_TOK || (n_splits == 1 && !a.undo_v))
@@ -91,6 +92,14 @@ enum atom_status atom_cuda_decode_merge(const struct atom_cuda_attend *job, cons
         return ATOM_OK;
     const merge_args a = {*job->step, space,     job->out, job->out_stride,          kv->heads, kv->head_dim,
                           kv->wide,   job->type, undo,     hadamard_of(kv->head_dim)};
-    merge<<<dim3((unsigned)kv->heads, (unsigned)job->step->max_seqs), MERGE_WARPS * 32, 0, s>>>(a);
-    return atom_cuda_launched("merging decode attention", err);
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)kv->heads, (unsigned)job->step->max_seqs);
+    config.blockDim = dim3(MERGE_WARPS * 32);
+    config.stream = s;
+    config.attrs = &early;
+    config.numAttrs = atom_cuda_opened()->major >= 9;
+    return atom_cuda_status(cudaLaunchKernelEx(&config, merge, a), "merging decode attention", err);
 }
