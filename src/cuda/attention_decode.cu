@@ -44,7 +44,7 @@ PAGE_FN void attend_item(const decode_args &a, const queue &q, cursor &c, const 
 #pragma unroll 1
     while (i < n) {
         if (D::pre && u == 0) /* columns of a run are for this warp's next pages */
-            fill_queries(a, p, min(first + i + (column >> r.shift), first + n - 1), r);
+            turn_queries(a, min(first + i + (column >> r.shift), first + n - 1), r);
         int next = ring_step<D>(at, 1), to = ring_step<D>(at, D::ahead);
         if (D::two && r.run > 1 && i + 1 < n) {
             copies_wait<D::two ? D::ahead - 2 : 0>();

@@ -20,7 +20,7 @@ template <int WIDE, int BITS, bool PRE> struct decode_dims {
     static constexpr int half = half_bytes(WIDE, BITS), data = data_bytes(WIDE, BITS), page = 2 * half;
     static constexpr int warps = page > 8192 ? 2 : 4;                    /* of a block */
     static constexpr int stages = page < 2200 ? 6 : page < 4500 ? 4 : 3; /* pages of a warp's ring */
-    static constexpr bool two = stages >= 4;                             /* pages at a time */
+    static constexpr bool two = stages >= 4 && !PRE;                     /* pages at a time */
     static constexpr int ahead = stages - (two ? 2 : 1);                 /* that are on their way or there */
 };
 
@@ -68,18 +68,41 @@ template <class D> PAGE_FN void value_tile(const uint32_t (&w)[D::value_n], int 
 PAGE_FN __half2 as_half2(uint32_t x) { return *reinterpret_cast<__half2 *>(&x); }
 PAGE_FN uint32_t as_bits(__half2 x) { return *reinterpret_cast<uint32_t *>(&x); }
 
-/* q - zero of two keys' halves, exactly: in the low bits of 1024 a number counts one. */
-template <class D> PAGE_FN void minus_zero(uint32_t &first, uint32_t &second, __half2 zero)
+/* (x & MASK) | bits, in one instruction: constants that are all immediates would make it two. */
+template <uint32_t MASK> PAGE_FN uint32_t and_or(uint32_t x, uint32_t bits)
 {
-    const __half2 big = __float2half2_rn(1024.0f);
-    if (!D::integers)
-        return;
-    first = as_bits(__hsub2(as_half2(first | 0x64006400u), __hadd2(big, zero)));
-    if (D::bits == 8)
-        second = as_bits(__hsub2(as_half2(second | 0x64006400u), __hadd2(big, zero)));
-    else
-        second = as_bits(__hfma2(as_half2(second | 0x64006400u), __float2half2_rn(0.0625f),
-                                 __hneg2(__hadd2(__float2half2_rn(64.0f), zero))));
+    uint32_t y;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(y) : "r"(x), "n"(MASK), "r"(bits));
+    return y;
+}
+
+/* Zero points as halves that q - zero is found with, exactly: in the low bits of 1024 a number counts one, four bits up
+ * in those of 64. */
+struct key_zero {
+    __half2 low, high;
+};
+
+template <class D> PAGE_FN key_zero key_zero_of(uint32_t tail)
+{
+    uint32_t z = tail >> 16, low = z | 0x6400u, high = D::bits == 4 ? z << 4 | 0x5400u : low;
+    return {as_half2(low | low << 16), as_half2(high | high << 16)};
+}
+
+/* q - zero of pairs 2m, 2m+1 of a unit. */
+template <class D>
+PAGE_FN void key_numbers(const uint32_t (&w)[D::key_n], int m, const key_zero &z, uint32_t &first, uint32_t &second)
+{
+    const uint32_t big = 0x64006400u;
+    if (!D::integers) {
+        key_halves<D>(w, m, first, second);
+    } else if (D::bits == 4) {
+        uint32_t x = m % 2 ? w[m / 2] >> 8 : w[m / 2];
+        first = as_bits(__hsub2(as_half2(and_or<0x000F000Fu>(x, big)), z.low));
+        second = as_bits(__hfma2(as_half2(and_or<0x00F000F0u>(x, big)), __float2half2_rn(0.0625f), __hneg2(z.high)));
+    } else {
+        first = as_bits(__hsub2(as_half2(__byte_perm(w[m], big, 0x7170)), z.low));
+        second = as_bits(__hsub2(as_half2(__byte_perm(w[m], big, 0x7372)), z.low));
+    }
 }
 
 PAGE_FN void rotate_pair(uint32_t &first, uint32_t &second, uint32_t cos, uint32_t sin)
@@ -97,8 +120,9 @@ PAGE_FN void rotate_pair(uint32_t &first, uint32_t &second, uint32_t cos, uint32
  * back by the first position of each, so that keys need turning by their place in the page alone. */
 template <class D> struct rows {
     uint32_t q[D::pairs];
-    float c[2], cz[2]; /* a score is key scale * (c * sum - key zero * cz) */
-    float max[2];      /* scores count from here; weights stay below TOO_MUCH */
+    uint32_t unturned[D::pre ? D::pairs : 1]; /* the same before it is turned back */
+    float c[2], cz[2];                        /* a score is key scale * (c * sum - key zero * cz) */
+    float max[2];                             /* scores count from here; weights stay below TOO_MUCH */
     float sum[2], zeros[2];
     int limit[2]; /* positions that are seen */
     float o[D::tiles][4];
@@ -130,25 +154,26 @@ PAGE_FN void page_products(float (&sum)[4], const uint8_t *keys, const rows<D> &
 {
     int lane = threadIdx.x % 32;
     uint32_t w0[D::key_n], w1[D::key_n];
-    __half2 zero0 = {}, zero1 = {};
+    key_zero zero0 = {}, zero1 = {};
     load_unit(w0, keys, lane, KEY_UNITS);
     load_unit(w1, keys, lane + 32, KEY_UNITS);
     if (D::pre && D::integers) {
         uint2 t = reinterpret_cast<const uint2 *>(keys + D::data)[lane / 4];
-        zero0 = __half2half2(__ushort2half_rn((unsigned short)(t.x >> 16)));
-        zero1 = __half2half2(__ushort2half_rn((unsigned short)(t.y >> 16)));
+        zero0 = key_zero_of<D>(t.x);
+        zero1 = key_zero_of<D>(t.y);
     }
     float other[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
 #pragma unroll
     for (int m = 0; m < D::tiles; m++) {
         uint32_t a[4];
-        key_halves<D>(w0, m, a[0], a[2]);
-        key_halves<D>(w1, m, a[1], a[3]);
-        if (D::pre) {
+        if (!D::pre) {
+            key_halves<D>(w0, m, a[0], a[2]);
+            key_halves<D>(w1, m, a[1], a[3]);
+        } else {
             uint4 t = turns[m * 32];
-            minus_zero<D>(a[0], a[2], zero0);
-            minus_zero<D>(a[1], a[3], zero1);
+            key_numbers<D>(w0, m, zero0, a[0], a[2]);
+            key_numbers<D>(w1, m, zero1, a[1], a[3]);
             rotate_pair(a[0], a[2], t.x, t.y);
             rotate_pair(a[1], a[3], t.z, t.w);
         }

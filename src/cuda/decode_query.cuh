@@ -48,36 +48,21 @@ PAGE_FN void four_pairs(const decode_args &a, const place_in_step &p, int i, flo
     }
 }
 
-/* Pairs turned back by angles of a position. */
-PAGE_FN void turn_back(const float2 *turns, int i, int half, float (&lo)[4], float (&hi)[4])
-{
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        float2 t = turns[min(i + j, half - 1)];
-        float u = lo[j], v = hi[j];
-        lo[j] = fmaf(u, t.x, v * t.y);
-        hi[j] = fmaf(v, t.x, -u * t.y);
-    }
-}
-
 /* Nibbles of second channels lie four bits up. */
 template <class D> static constexpr float second_by = D::bits == 4 && !D::pre ? 0.0625f : 1.0f;
 
-/* The halves of this lane's queries, for PRE turned back by the first position of a page. */
-template <class D> static __device__ void fill_any(const decode_args &a, const place_in_step &p, int page, rows<D> &r)
+/* The halves of this lane's queries. */
+template <class D> static __device__ void fill_any(const decode_args &a, const place_in_step &p, rows<D> &r)
 {
-    int first = (int)(threadIdx.x % 4) * D::pairs, half = a.head_dim / 2;
+    const float lo_by = p.q_by, hi_by = p.q_by * second_by<D>;
 #pragma unroll
-    for (int k = 0; k < D::pairs / 4; k++) {
+    for (int k = 0; k < D::pairs; k += 4) {
         float lo[4], hi[4];
-        four_pairs(a, p, first + 4 * k, lo, hi);
-        if (D::pre)
-            turn_back(a.turns + (size_t)page * PAGE * half, first + 4 * k, half, lo, hi);
+        four_pairs(a, p, (int)(threadIdx.x % 4) * D::pairs + k, lo, hi);
 #pragma unroll
         for (int j = 0; j < 4; j += 2) {
-            float lo_by = p.q_by, hi_by = p.q_by * second_by<D>;
-            r.q[4 * k + j] = as_bits(__floats2half2_rn(lo[j] * lo_by, lo[j + 1] * lo_by));
-            r.q[4 * k + j + 1] = as_bits(__floats2half2_rn(hi[j] * hi_by, hi[j + 1] * hi_by));
+            r.q[k + j] = as_bits(__floats2half2_rn(lo[j] * lo_by, lo[j + 1] * lo_by));
+            r.q[k + j + 1] = as_bits(__floats2half2_rn(hi[j] * hi_by, hi[j + 1] * hi_by));
         }
     }
 }
@@ -121,30 +106,28 @@ template <class D> PAGE_FN uint32_t largest_half(const decode_args &a, const pla
     return max(__float_as_uint(__half2float(__ushort_as_half((unsigned short)most))), 121u << 23);
 }
 
-template <class D> PAGE_FN void fill_half(const decode_args &a, const place_in_step &p, int page, rows<D> &r)
+template <class D> PAGE_FN void fill_half(const place_in_step &p, rows<D> &r)
 {
     const __half2 lo_by = __float2half2_rn(p.q_by), hi_by = __float2half2_rn(p.q_by * second_by<D>);
-    const float2 *turns = a.turns + (size_t)page * PAGE * (D::wide / 2) + threadIdx.x % 4 * D::pairs;
-    read_halves(a, p, r);
 #pragma unroll
     for (int k = 0; k < D::pairs; k += 2) {
-        __half2 lo = __hmul2(as_half2(r.q[k]), lo_by), hi = __hmul2(as_half2(r.q[k + 1]), hi_by);
-        if (D::pre) {
-            float4 t = *reinterpret_cast<const float4 *>(turns + k);
-            float2 u = __half22float2(lo), v = __half22float2(hi);
-            lo = __floats2half2_rn(fmaf(u.x, t.x, v.x * t.y), fmaf(u.y, t.z, v.y * t.w));
-            hi = __floats2half2_rn(fmaf(v.x, t.x, -u.x * t.y), fmaf(v.y, t.z, -u.y * t.w));
-        }
-        r.q[k] = as_bits(lo), r.q[k + 1] = as_bits(hi);
+        r.q[k] = as_bits(__hmul2(as_half2(r.q[k]), lo_by));
+        r.q[k + 1] = as_bits(__hmul2(as_half2(r.q[k + 1]), hi_by));
     }
 }
 
-template <class D> PAGE_FN void fill_queries(const decode_args &a, const place_in_step &p, int page, rows<D> &r)
+/* Queries turned back by the first position of a page. */
+template <class D> PAGE_FN void turn_queries(const decode_args &a, int page, rows<D> &r)
 {
-    if (a.whole && a.type == ATOM_CUDA_F16)
-        fill_half(a, p, page, r);
-    else
-        fill_any(a, p, page, r);
+    int half = a.head_dim / 2, first = (int)(threadIdx.x % 4) * D::pairs;
+    const float2 *turns = a.turns + (size_t)page * PAGE * half;
+#pragma unroll
+    for (int k = 0; k < D::pairs; k += 2) {
+        float2 u = __half22float2(as_half2(r.unturned[k])), v = __half22float2(as_half2(r.unturned[k + 1]));
+        float2 s = turns[min(first + k, half - 1)], t = turns[min(first + k + 1, half - 1)];
+        r.q[k] = as_bits(__floats2half2_rn(fmaf(u.x, s.x, v.x * s.y), fmaf(u.y, t.x, v.y * t.y)));
+        r.q[k + 1] = as_bits(__floats2half2_rn(fmaf(v.x, s.x, -u.x * s.y), fmaf(v.y, t.x, -u.y * t.y)));
+    }
 }
 
 /* Sums of a query's halves for this lane's columns, as mma finds them: a row of ones. */
@@ -188,11 +171,15 @@ template <class D> PAGE_FN place_in_step start_item(const decode_args &a, const 
     uint32_t exponent = max(most >> 23, 16u);
     p.q_by = has_q ? __uint_as_float((263 - exponent) << 23) : 0.0f;
     float total[2] = {0.0f, 0.0f};
-    if (!D::pre) {
-        fill_queries(a, p, 0, r);
-        if (D::integers)
-            sum_queries(r, total);
-    }
+    if (a.whole && a.type == ATOM_CUDA_F16)
+        fill_half(p, r);
+    else
+        fill_any(a, p, r);
+    if (D::integers && !D::pre)
+        sum_queries(r, total);
+#pragma unroll
+    for (int k = 0; k < D::pairs && D::pre; k++)
+        r.unturned[k] = r.q[k];
     /* Integers come as 2^-24 of themselves. A query of 1e28 counts as one whose scores overflow. */
     float c = __uint_as_float((exponent - 9) << 23) * a.scale * (D::integers && !D::pre ? 16777216.0f : 1.0f);
     c = most < 0x6E01B37Bu ? c : NAN;
