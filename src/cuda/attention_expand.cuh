@@ -32,13 +32,13 @@ static __device__ __forceinline__ void load_words(const uint8_t *half, int w, in
     for (int i = 0; i < N; i += N % 4 ? N % 2 ? 1 : 2 : 4) {
         const uint8_t *from = half + word_offset(w + i, n_words, unit, n_units);
         if constexpr (N % 4 == 0) {
-            uint4 x = __ldg(reinterpret_cast<const uint4 *>(from));
+            uint4 x = *reinterpret_cast<const uint4 *>(from);
             to[i] = x.x, to[i + 1] = x.y, to[i + 2] = x.z, to[i + 3] = x.w;
         } else if constexpr (N % 2 == 0) {
-            uint2 x = __ldg(reinterpret_cast<const uint2 *>(from));
+            uint2 x = *reinterpret_cast<const uint2 *>(from);
             to[i] = x.x, to[i + 1] = x.y;
         } else {
-            to[i] = __ldg(reinterpret_cast<const uint32_t *>(from));
+            to[i] = *reinterpret_cast<const uint32_t *>(from);
         }
     }
 }
@@ -62,8 +62,8 @@ template <int WIDE, int BITS> static __device__ __forceinline__ reading reading_
 {
     if constexpr (BITS == 16)
         return {};
-    uint32_t x = __ldg(reinterpret_cast<const uint32_t *>(half + tail_offset(WIDE, BITS, a)));
-    uint32_t y = __ldg(reinterpret_cast<const uint32_t *>(half + tail_offset(WIDE, BITS, b)));
+    uint32_t x = *reinterpret_cast<const uint32_t *>(half + tail_offset(WIDE, BITS, a));
+    uint32_t y = *reinterpret_cast<const uint32_t *>(half + tail_offset(WIDE, BITS, b));
     reading r;
     r.scale = as_half2(__byte_perm(x, y, 0x5410));
     r.zero = as_half2(__byte_perm(x, y, 0x0602) & 0x00FF00FFu | 0x64006400u);

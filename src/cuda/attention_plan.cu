@@ -6,7 +6,7 @@ enum { PLANNERS = 1024, CLASSES = 512 /* of lengths */ };
 
 struct planner {
     struct atom_cuda_step step;
-    int kv_heads, group, ring_tiles;
+    int kv_heads, group, ring_tiles, n_sm;
     struct plan *plan;
     struct group *groups;
     int *ready, *read, *filled;
@@ -99,6 +99,24 @@ static __device__ int group_behind(const planner &p, int n, int tile)
     return lo;
 }
 
+/* A ring that is no larger than keeps every multiprocessor at work, so that it stays in the L2 cache if it can: room
+ * for twice as many units' heads, and for a group that is expanded meanwhile. */
+static __device__ int ring_for(const planner &p, const int *order, int n)
+{
+    __shared__ int most;
+    if (threadIdx.x == 0)
+        most = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < n; i += PLANNERS) {
+        struct atom_cuda_seq s = p.step.seqs[order[i]];
+        int tiles = key_tiles(s), units = query_tiles(p, s), heads = (2 * p.n_sm + units - 1) / units;
+        long long room = (long long)tiles * (heads + 2 * heads_of(p, tiles));
+        atomicMax(&most, (int)min(room, (long long)p.ring_tiles));
+    }
+    __syncthreads();
+    return max(most, 1);
+}
+
 static __global__ void __launch_bounds__(PLANNERS) plan_groups(const planner p)
 {
     extern __shared__ int order[];
@@ -116,14 +134,15 @@ static __global__ void __launch_bounds__(PLANNERS) plan_groups(const planner p)
     for (int i = threadIdx.x; i < n; i += PLANNERS)
         write_groups(p, order[i], {groups[i], tiles[i], units[i]});
     __syncthreads();
+    int ring = ring_for(p, order, n);
     for (int i = threadIdx.x; i < groups[n]; i += PLANNERS) {
-        p.groups[i].before = group_behind(p, i, p.groups[i].tile0 - p.ring_tiles);
+        p.groups[i].before = group_behind(p, i, p.groups[i].tile0 - ring);
         p.ready[i] = p.read[i] = 0;
     }
-    for (int i = threadIdx.x; i < p.ring_tiles; i += PLANNERS)
+    for (int i = threadIdx.x; i < ring; i += PLANNERS)
         p.filled[i] = 0;
     if (threadIdx.x == 0)
-        *p.plan = {groups[n], tiles[n], units[n], p.ring_tiles, 0, 0, 0, 0};
+        *p.plan = {groups[n], tiles[n], units[n], ring, 0, 0, 0, 0};
 }
 
 enum atom_status atom_cuda_prefill_plan(const struct prefill_args *a, const struct work_layout *l, uint8_t *workspace,
@@ -134,6 +153,7 @@ enum atom_status atom_cuda_prefill_plan(const struct prefill_args *a, const stru
     p.kv_heads = a->kv_heads;
     p.group = a->group;
     p.ring_tiles = l->ring_tiles;
+    p.n_sm = atom_cuda_opened()->n_sm;
     p.plan = (struct plan *)workspace;
     p.groups = (struct group *)(workspace + l->groups_at);
     p.ready = (int *)(workspace + l->ready_at);

@@ -15,7 +15,7 @@ enum {
     KEY_TILE = 128,    /* positions */
     QUERY_TILE = 128,  /* rows */
     GROUP_TILES = 256, /* of a group of short sequences; at 128 channels, 16 MiB */
-    RING_TILES = 1024, /* at least */
+    RING_TILES = 4096, /* at most, unless two heads of the longest sequence need more */
 };
 
 struct group {
@@ -50,9 +50,9 @@ static inline struct work_layout layout_of(const struct atom_cuda_kv *kv, const 
     int seqs = step->max_tok / (ATOM_CUDA_DECODE_TOK + 1);
     seqs = seqs < step->max_seqs ? seqs : step->max_seqs;
     l.max_groups = seqs * kv->kv_heads + 1;
+    size_t all = (size_t)seqs * longest * kv->kv_heads;
     l.ring_tiles = 2 * longest > RING_TILES ? 2 * longest : RING_TILES;
-    if ((size_t)seqs * longest * kv->kv_heads < (size_t)l.ring_tiles)
-        l.ring_tiles = seqs * longest * kv->kv_heads;
+    l.ring_tiles = all < (size_t)l.ring_tiles ? (int)all : l.ring_tiles;
     l.groups_at = pad(sizeof(struct plan));
     l.ready_at = pad(l.groups_at + (size_t)l.max_groups * sizeof(struct group));
     l.read_at = pad(l.ready_at + (size_t)l.max_groups * sizeof(int));

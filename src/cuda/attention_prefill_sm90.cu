@@ -20,11 +20,13 @@
 enum {
     CONSUMERS = 2,
     THREADS = 128 * (CONSUMERS + 2),
-    LOADERS = 64, /* threads that bring query rows */
-    STAGES = 2,   /* of keys, of values, of queries, of tiles to expand */
+    LOADERS = 64,          /* threads that bring query rows */
+    STAGES = 2,            /* of keys, of values, of queries, of tiles to expand */
+    PAGES = 8,             /* of those tiles, at most, that wait in shared memory */
+    PAGE_ROOM = 24 * 1024, /* for them */
     PRODUCER_REGISTERS = 40,
-    EXPANDER_REGISTERS = 56,
-    CONSUMER_REGISTERS = 208, /* in all, 512 */
+    EXPANDER_REGISTERS = 72,
+    CONSUMER_REGISTERS = 200, /* in all, 512 */
 };
 
 /* A row's maximum is raised when it is behind by this much (in powers of 2): weights stay below 2^8, which f16 holds as
@@ -59,18 +61,20 @@ struct shared {
     uint64_t unit_full[STAGES], q_full[STAGES], q_empty[STAGES];
     uint64_t k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
     uint64_t task_full[STAGES], task_empty[STAGES];
+    uint64_t page_full[PAGES], page_empty[PAGES];
     struct unit units[STAGES];
     struct task tasks[STAGES];
     float4 turns[2][8][32]; /* of a page's first and last 8 positions: what is inside_turns' */
 };
 
-/* Then come queries, keys, values, each a ring of stages. */
+/* Then come queries, keys, values, each a ring of stages, and pages. */
 template <int D> struct smem {
     enum {
         BYTES = tile_bytes(D, KEY_TILE),
         K_AT = STAGES * BYTES,
         V_AT = 2 * STAGES * BYTES,
-        ALL = 3 * STAGES * BYTES + 1024,
+        PAGES_AT = 3 * STAGES * BYTES,
+        ALL = PAGES_AT + PAGE_ROOM + 1024,
     };
     static_assert(QUERY_TILE == KEY_TILE, "query rows lie as keys do");
 };
@@ -91,7 +95,9 @@ static __device__ __forceinline__ void arrive_at(uint64_t *b)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_address(b)) : "memory");
 }
-static __device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async;" ::: "memory"); }
+/* What threads wrote to shared memory, for tensor cores; what others wrote to device memory, for bulk copies. */
+static __device__ __forceinline__ void fence_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+static __device__ __forceinline__ void fence_global() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
 
 /* ---- among blocks ---- */
 
@@ -106,9 +112,11 @@ static __device__ __forceinline__ void wait_count(const int *count, int n)
     while (count_at(count) < n)
         __nanosleep(64);
 }
+/* Fences take a microsecond: one for whatever is counted after it. */
+static __device__ __forceinline__ void fence_counts() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 static __device__ __forceinline__ void add_count(int *count)
 {
-    asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(count) : "memory");
+    asm volatile("red.relaxed.gpu.global.add.s32 [%0], 1;" ::"l"(count) : "memory");
 }
 
 /* ---- expanding --------------------------------------------------------------------------------------------------- */
@@ -118,12 +126,12 @@ static __device__ __forceinline__ void add_count(int *count)
  * the keys. */
 struct inside_turns {
     enum { ANY = 1 };
-    const float2 *page;   /* of the page's first position, from the unit's first pair on */
+    const float4 *page;   /* of the page's first position, from the unit's first pair on */
     const float4 *inside; /* of the unit's, every 32 */
     int pairs;            /* that are left */
     __device__ __forceinline__ void find(int r, float2 &t0, float2 &t1) const
     {
-        float4 a = __ldg(reinterpret_cast<const float4 *>(page + (r < pairs ? r : 0))), b = inside[r / 2 * 32];
+        float4 a = page[r < pairs ? r / 2 : 0], b = inside[r / 2 * 32];
         t0 = make_float2(a.x * b.x - a.y * b.y, fmaf(a.y, b.x, a.x * b.y));
         t1 = make_float2(a.z * b.z - a.w * b.w, fmaf(a.w, b.z, a.z * b.w));
     }
@@ -141,54 +149,81 @@ template <int D> static __device__ void keep_turns(const struct prefill_args &a,
     }
 }
 
-/* A tile's pages, a third of one a piece; one of 4 warps does every fourth piece. */
+/* A page of a KV head in shared memory: keys, values, and cos and sin of its first position. */
+struct page_room {
+    int copied, n_bytes; /* of the page; with the angles */
+    int n;               /* so many pages have room: as many, twice or half as many as there are warps for them */
+    int step;            /* so many warps work */
+};
+static __device__ __forceinline__ struct page_room room_of(const struct prefill_args &a)
+{
+    int copied = 2 * (int)a.half_bytes, pairs = a.head_dim / 2;
+    int n_bytes = copied + (pairs % 2 ? 0 : pairs * 8);
+    int n = PAGE_ROOM / n_bytes, warps = EXPANDERS;
+    n = n >= 2 * warps ? 2 * warps : n >= warps ? warps : warps / 2; /* a page comes where this warp's last one was */
+    return {copied, n_bytes, n, min(n, warps)};
+}
+
+/* 16 positions of a tile, by a warp; page NULL: positions of nothing. */
 template <int D, int BITS>
-static __device__ void expand_tile(const struct args &args, const struct shared &b, const struct task &t)
+static __device__ void expand_page(const struct args &args, const struct shared &b, const struct task &t, int row0,
+                                   const uint8_t *page, uint8_t *to)
 {
     const struct prefill_args &a = args.a;
-    int lane = threadIdx.x % 32, pairs = a.head_dim / 2;
-    uint8_t *to = args.tiles + (size_t)t.place * (2 * smem<D>::BYTES);
-    for (int i = threadIdx.x / 32 % EXPANDERS; i < 3 * KEY_TILE / PAGE; i += EXPANDERS) {
-        int page = t.pages[i / 3], row0 = i / 3 * PAGE, part = i % 3, first = lane % 4 * (D / 8);
-        const uint8_t *half = a.pages + (size_t)page * a.page_bytes + (size_t)(2 * t.head) * a.half_bytes;
-        if (page < 0) { /* keys of no position are never seen, values are given no weight */
-            for (int j = lane; part == 2 && j < PAGE * (tile_bytes(D, 1) / 16); j += 32)
-                *reinterpret_cast<uint4 *>(to + smem<D>::BYTES + unit_at<KEY_TILE>(row0 + j % PAGE, j / PAGE)) =
-                    make_uint4(0, 0, 0, 0);
-        } else if (part == 2) {
-            expand_value_unit<D, BITS, KEY_TILE>(half + a.half_bytes, lane, to + smem<D>::BYTES, row0);
-        } else if (a.turns && pairs % 2) { /* rows of odd length are not at 16-byte addresses */
-            const float2 *turns = a.turns + (size_t)min(t.tile0_pos + row0 + part * 8 + lane / 4, t.end - 1) * pairs;
-            expand_key_unit<D, BITS, KEY_TILE>(half, part * 32 + lane, table_turns{turns, first, pairs}, to,
-                                               row0 + part * 8 + lane / 4);
-        } else if (a.turns) {
-            const float2 *turns = a.turns + (size_t)(t.tile0_pos + row0) * pairs + (first < pairs ? first : 0);
-            expand_key_unit<D, BITS, KEY_TILE>(half, part * 32 + lane,
-                                               inside_turns{turns, &b.turns[part][0][lane], pairs - first}, to,
-                                               row0 + part * 8 + lane / 4);
+    int lane = threadIdx.x % 32, pairs = a.head_dim / 2, first = lane % 4 * (D / 8);
+    if (!page) { /* keys of no position are never seen, values are given no weight */
+        for (int j = lane; j < PAGE * (tile_bytes(D, 1) / 16); j += 32)
+            *reinterpret_cast<uint4 *>(to + smem<D>::BYTES + unit_at<KEY_TILE>(row0 + j % PAGE, j / PAGE)) =
+                make_uint4(0, 0, 0, 0);
+        return;
+    }
+    expand_value_unit<D, BITS, KEY_TILE>(page + a.half_bytes, lane, to + smem<D>::BYTES, row0);
+#pragma unroll 1
+    for (int part = 0; part < 2; part++) {
+        int unit = part * 32 + lane, row = row0 + part * 8 + lane / 4;
+        if (!a.turns) {
+            expand_key_unit<D, BITS, KEY_TILE>(page, unit, no_turns{}, to, row);
+        } else if (pairs % 2) { /* rows of odd length are not at 16-byte addresses */
+            const float2 *turns = a.turns + (size_t)min(t.tile0_pos + row, t.end - 1) * pairs;
+            expand_key_unit<D, BITS, KEY_TILE>(page, unit, table_turns{turns, first, pairs}, to, row);
         } else {
-            expand_key_unit<D, BITS, KEY_TILE>(half, part * 32 + lane, no_turns{}, to, row0 + part * 8 + lane / 4);
+            const float4 *turns =
+                reinterpret_cast<const float4 *>(page + 2 * a.half_bytes) + (first < pairs ? first / 2 : 0);
+            expand_key_unit<D, BITS, KEY_TILE>(page, unit, inside_turns{turns, &b.turns[part][0][lane], pairs - first},
+                                               to, row);
         }
     }
 }
 
-template <int D> static __device__ void expand(const struct args &a, struct shared &b)
+template <int D> static __device__ void expand(const struct args &a, struct shared &b, uint8_t *raw)
 {
+    int warp = threadIdx.x / 32 % EXPANDERS, lane = threadIdx.x % 32;
+    const struct page_room room = room_of(a.a);
+    int n_pages = warp; /* this warp's next one of all */
     for (struct turn t = {0, 0};; next(t)) {
         barrier_wait(&b.task_full[t.stage], t.phase);
         const struct task &task = b.tasks[t.stage];
         if (!task.end)
             return;
-        if (a.bits == 16)
-            expand_tile<D, 16>(a, b, task);
-        else if (a.bits == 8)
-            expand_tile<D, 8>(a, b, task);
-        else
-            expand_tile<D, 4>(a, b, task);
-        fence_async();
-        __threadfence();
+        uint8_t *to = a.tiles + (size_t)task.place * (2 * smem<D>::BYTES);
+        for (int i = warp; warp < room.step && i < KEY_TILE / PAGE; i += room.step, n_pages += room.step) {
+            int slot = n_pages % room.n;
+            const uint8_t *page = raw + smem<D>::PAGES_AT + slot * room.n_bytes;
+            barrier_wait(&b.page_full[slot], (uint32_t)(n_pages / room.n) & 1);
+            page = task.pages[i] < 0 ? NULL : page;
+            if (a.bits == 16)
+                expand_page<D, 16>(a, b, task, i * PAGE, page, to);
+            else if (a.bits == 8)
+                expand_page<D, 8>(a, b, task, i * PAGE, page, to);
+            else
+                expand_page<D, 4>(a, b, task, i * PAGE, page, to);
+            __syncwarp();
+            if (lane == 0)
+                arrive_at(&b.page_empty[slot]);
+        }
         __syncwarp();
-        if (threadIdx.x % 32 == 0) {
+        if (lane == 0) {
+            fence_counts();
             add_count(a.filled + task.place);
             add_count(a.ready + task.group);
             arrive_at(&b.task_empty[t.stage]);
@@ -207,9 +242,36 @@ static __device__ void wait_place(const struct args &a, const struct group &g, i
     wait_count(a.read + i, a.groups[i].n_heads * a.groups[i].query_tiles);
 }
 
-/* Takes tickets of tiles. All heads' first tiles of a group come first: who reads begins there. */
-static __device__ void find_tasks(const struct args &a, struct shared &b)
+/* A tile's pages to shared memory; lane i has the number of page i, n_pages is how many were brought before. */
+static __device__ void bring_pages(const struct prefill_args &a, struct shared &b, const struct task &t, int page,
+                                   int &n_pages, uint8_t *to)
 {
+    const struct page_room room = room_of(a);
+    int pairs = a.head_dim / 2;
+    for (int i = 0; i < KEY_TILE / PAGE; i++, n_pages++) {
+        int slot = n_pages % room.n, number = __shfl_sync(~0u, page, i);
+        if (threadIdx.x % 32)
+            continue;
+        barrier_wait(&b.page_empty[slot], (uint32_t)(n_pages / room.n) & 1 ^ 1);
+        if (number < 0) {
+            arrive_at(&b.page_full[slot]);
+            continue;
+        }
+        bool turns = a.turns && pairs % 2 == 0;
+        barrier_arrive_expect(&b.page_full[slot], (uint32_t)(turns ? room.n_bytes : room.copied));
+        bulk_copy(to + slot * room.n_bytes,
+                  a.pages + (size_t)number * a.page_bytes + (size_t)(2 * t.head) * a.half_bytes, (uint32_t)room.copied,
+                  &b.page_full[slot]);
+        if (turns)
+            bulk_copy(to + slot * room.n_bytes + room.copied, a.turns + (size_t)(t.tile0_pos + i * PAGE) * pairs,
+                      (uint32_t)pairs * 8, &b.page_full[slot]);
+    }
+}
+
+/* Takes tickets of tiles. All heads' first tiles of a group come first: who reads begins there. */
+static __device__ void find_tasks(const struct args &a, struct shared &b, uint8_t *pages)
+{
+    int n_pages = 0;
     int lane = threadIdx.x % 32, group = 0, ring = a.plan->ring_tiles, n = a.plan->n_tiles, n_groups = a.plan->n_groups;
     for (struct turn t = {0, 0};; next(t)) {
         int ticket = lane ? 0 : atomicAdd(&a.plan->tile_ticket, 1);
@@ -246,25 +308,46 @@ static __device__ void find_tasks(const struct args &a, struct shared &b)
             arrive_at(&b.task_full[t.stage]);
         if (ticket >= n)
             return;
+        bring_pages(a.a, b, task, page, n_pages, pages);
     }
 }
 
 /* ---- bringing ---------------------------------------------------------------------------------------------------- */
+
+/* A unit whose last tile is on its way to a stage. */
+struct owed {
+    int group; /* -1: none */
+    int stage;
+    uint32_t phase;
+};
+/* Counts it as read once its tiles have come; in its stage: nothing else was sent there since, or they are known to. */
+static __device__ void tell_read(const struct args &a, struct shared &b, struct owed &o, bool in_stage)
+{
+    if (o.group < 0)
+        return;
+    if (in_stage)
+        barrier_wait(&b.v_full[o.stage], o.phase);
+    fence_counts();
+    add_count(a.read + o.group);
+    o.group = -1;
+}
 
 template <int D> static __device__ void bring_tiles(const struct args &a, struct shared &b, uint8_t *raw)
 {
     enum { BYTES = smem<D>::BYTES };
     struct turn u = {0, 0}, t = {0, 0};
     int ring = a.plan->ring_tiles, there = -1;
+    struct owed owed = {-1, 0, 0};
+    struct turn last = t;
     for (;; next(u)) {
         barrier_wait(&b.unit_full[u.stage], u.phase);
         int n_tiles = b.units[u.stage].n_tiles, tile = b.units[u.stage].tile0, group = b.units[u.stage].group;
         if (!n_tiles)
-            return;
+            return tell_read(a, b, owed, true);
         if (group != there) {
             const struct group &g = a.groups[group];
             if (count_at(a.ready + group) >= EXPANDERS * g.n_heads * g.key_tiles) {
-                fence_async();
+                fence_global();
                 there = group;
             }
         }
@@ -272,8 +355,11 @@ template <int D> static __device__ void bring_tiles(const struct args &a, struct
         for (int i = 0; i < n_tiles; i++, next(t)) {
             const uint8_t *from = a.tiles + (size_t)at * (2 * BYTES);
             if (group != there) {
-                wait_count(a.filled + at, EXPANDERS * times);
-                fence_async();
+                if (count_at(a.filled + at) < EXPANDERS * times) {
+                    tell_read(a, b, owed, true); /* the tile's place may wait for just that */
+                    wait_count(a.filled + at, EXPANDERS * times);
+                }
+                fence_global();
             }
             barrier_wait(&b.k_empty[t.stage], t.phase ^ 1);
             barrier_arrive_expect(&b.k_full[t.stage], BYTES);
@@ -281,9 +367,14 @@ template <int D> static __device__ void bring_tiles(const struct args &a, struct
             barrier_wait(&b.v_empty[t.stage], t.phase ^ 1);
             barrier_arrive_expect(&b.v_full[t.stage], BYTES);
             bulk_copy(raw + smem<D>::V_AT + t.stage * BYTES, from + BYTES, BYTES, &b.v_full[t.stage]);
+            if (i == STAGES - 1)
+                tell_read(a, b, owed, false);
             if (++at == ring)
                 at = 0, times++;
+            last = t;
         }
+        tell_read(a, b, owed, true);
+        owed = {group, last.stage, last.phase};
     }
 }
 
@@ -307,48 +398,55 @@ static __device__ void find_unit(const struct args &a, int ticket, int &group, s
     u.group = group;
 }
 
-static __device__ __forceinline__ size_t row_at(const struct prefill_args &a, const struct unit &u, int r)
+/* f(row of the tile, unit of 8 channels, row of q or NULL) for this thread's share: always the same unit. */
+template <int D, class T, class F>
+static __device__ __forceinline__ void each_query(const struct prefill_args &a, const struct unit &u, int me, F f)
 {
-    return (size_t)(u.first_tok + r / a.group) * a.q_stride + (size_t)(u.head * a.group + r % a.group) * a.head_dim;
+    enum { UNITS = D > 64 ? 16 : 8, STEP = LOADERS / UNITS };
+    int r = u.row0 + me / UNITS, tok = u.first_tok + r / a.group, head = r % a.group;
+    int step_tok = STEP / a.group, step_head = STEP % a.group;
+    if (me % UNITS >= D / 8)
+        return;
+    for (int i = me / UNITS; i < QUERY_TILE; i += STEP) {
+        const T *row = (const T *)a.q + (size_t)tok * a.q_stride + (size_t)(u.head * a.group + head) * a.head_dim;
+        f(i, me % UNITS, u.row0 + i < u.n_rows ? row : NULL);
+        tok += step_tok, head += step_head;
+        if (head >= a.group)
+            tok++, head -= a.group;
+    }
 }
 
 /* Rows of 16 bits, as they are: copies that nobody waits for. */
 template <int D>
 static __device__ void copy_rows(const struct prefill_args &a, const struct unit &u, int me, uint8_t *to)
 {
-    enum { UNITS = D / 8 };
-    for (int i = me; i < QUERY_TILE * UNITS; i += LOADERS) {
-        int r = u.row0 + i / UNITS, n_bytes = r < u.n_rows ? 16 : 0; /* the others become zeros */
-        const uint16_t *from = (const uint16_t *)a.q + (n_bytes ? row_at(a, u, r) + i % UNITS * 8 : 0);
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                         smem_address(to + unit_at<QUERY_TILE>(i / UNITS, i % UNITS))),
-                     "l"(from), "r"(n_bytes)
-                     : "memory");
-    }
+    each_query<D, uint16_t>(a, u, me, [&](int i, int c, const uint16_t *row) {
+        asm volatile(
+            "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem_address(to + unit_at<QUERY_TILE>(i, c))),
+            "l"(row ? row + c * 8 : a.q), "r"(row ? 16 : 0) /* the others become zeros */
+            : "memory");
+    });
 }
 
 /* BF16 to F16, what this thread has copied. */
-template <int D> static __device__ void convert_rows(int me, uint8_t *rows)
+template <int D>
+static __device__ void convert_rows(const struct prefill_args &a, const struct unit &u, int me, uint8_t *rows)
 {
-    enum { UNITS = D / 8 };
-    for (int i = me; i < QUERY_TILE * UNITS; i += LOADERS) {
-        uint8_t *at = rows + unit_at<QUERY_TILE>(i / UNITS, i % UNITS);
+    each_query<D, __nv_bfloat16>(a, u, me, [&](int i, int c, const __nv_bfloat16 *) {
+        uint8_t *at = rows + unit_at<QUERY_TILE>(i, c);
         *reinterpret_cast<uint4 *>(at) = query_unit<D>((const __nv_bfloat16 *)at, 0, D);
-    }
+    });
 }
 
 template <int D, class T>
 static __device__ void load_rows(const struct prefill_args &a, const struct unit &u, int me, uint8_t *to)
 {
-    enum { UNITS = D / 8 };
-#pragma unroll 2
-    for (int i = me; i < QUERY_TILE * UNITS; i += LOADERS) {
-        int r = u.row0 + i / UNITS;
+    each_query<D, T>(a, u, me, [&](int i, int c, const T *row) {
         uint4 x = make_uint4(0, 0, 0, 0);
-        if (r < u.n_rows)
-            x = query_unit<D>((const T *)a.q + row_at(a, u, r), i % UNITS, a.head_dim);
-        *reinterpret_cast<uint4 *>(to + unit_at<QUERY_TILE>(i / UNITS, i % UNITS)) = x;
-    }
+        if (row)
+            x = query_unit<D>(row, c, a.head_dim);
+        *reinterpret_cast<uint4 *>(to + unit_at<QUERY_TILE>(i, c)) = x;
+    });
 }
 
 template <int D>
@@ -360,7 +458,7 @@ static __device__ void bring_rows(const struct prefill_args &a, const struct uni
         copy_rows<D>(a, u, me, to);
         asm volatile("cp.async.wait_all;" ::: "memory");
         if (a.type == ATOM_CUDA_BF16)
-            convert_rows<D>(me, to);
+            convert_rows<D>(a, u, me, to);
     } else if (a.type == ATOM_CUDA_F16) {
         load_rows<D, __half>(a, u, me, to);
     } else {
@@ -385,7 +483,7 @@ template <int D> static __device__ void bring_queries(const struct args &a, stru
         const struct unit unit = b.units[u.stage];
         if (unit.n_tiles)
             bring_rows<D>(a.a, unit, me, raw + u.stage * smem<D>::BYTES);
-        fence_async();
+        fence_shared();
         arrive_at(&b.q_full[u.stage]);
         if (!unit.n_tiles)
             return;
@@ -575,8 +673,6 @@ template <int D> static __device__ void compute(const struct args &a, struct sha
         bool last = i == unit.n_tiles;
         barrier_wait(&b.v_full[v.stage], v.phase);
         if (last) { /* the next unit's first scores go with this one's last values */
-            if (threadIdx.x == 256)
-                add_count(a.read + unit.group);
             if (lane == 0)
                 arrive_at(&b.q_empty[u.stage]);
             next(u);
@@ -627,6 +723,10 @@ template <int D> static __global__ void __launch_bounds__(THREADS, 1) attend(con
     __shared__ struct shared b;
     uint8_t *raw = unaligned + (1024 - smem_address(unaligned) % 1024) % 1024;
     if (threadIdx.x == 0) {
+        for (int i = 0; i < PAGES; i++) {
+            barrier_init(&b.page_full[i], 1);
+            barrier_init(&b.page_empty[i], 1);
+        }
         for (int i = 0; i < STAGES; i++) {
             barrier_init(&b.unit_full[i], 1);
             barrier_init(&b.q_full[i], LOADERS);
@@ -647,12 +747,12 @@ template <int D> static __global__ void __launch_bounds__(THREADS, 1) attend(con
         if (threadIdx.x == 0)
             bring_tiles<D>(a, b, raw);
         else if (threadIdx.x >= 96)
-            find_tasks(a, b);
+            find_tasks(a, b, raw + smem<D>::PAGES_AT);
         else if (threadIdx.x >= 32)
             bring_queries<D>(a, b, raw);
     } else if (threadIdx.x < 256) {
         registers_down<EXPANDER_REGISTERS>();
-        expand<D>(a, b);
+        expand<D>(a, b, raw);
     } else {
         registers_up<CONSUMER_REGISTERS>();
         compute<D>(a, b, raw);
