@@ -60,21 +60,27 @@ static __device__ int sort_sequences(const planner &p, int *to)
 struct share {
     int groups, tiles, units;
 };
-static __device__ int heads_of(const planner &p, int tiles) { return max(1, min(p.kv_heads, GROUP_TILES / tiles)); }
 static __device__ int query_tiles(const planner &p, const struct atom_cuda_seq &s)
 {
     return (s.n_tok * p.group + QUERY_TILE - 1) / QUERY_TILE;
 }
+/* Heads of a group: enough for every multiprocessor, but half the ring at most. */
+static __device__ int heads_of(const planner &p, const struct atom_cuda_seq &s)
+{
+    int tiles = key_tiles(s), units = query_tiles(p, s);
+    int heads = max(GROUP_TILES / tiles, (p.n_sm + units - 1) / units);
+    return max(1, min(min(heads, p.kv_heads), p.ring_tiles / 2 / tiles));
+}
 static __device__ share share_of(const planner &p, const struct atom_cuda_seq &s)
 {
-    int tiles = key_tiles(s), heads = heads_of(p, tiles);
+    int tiles = key_tiles(s), heads = heads_of(p, s);
     return {(p.kv_heads + heads - 1) / heads, tiles * p.kv_heads, query_tiles(p, s) * p.kv_heads};
 }
 
 static __device__ void write_groups(const planner &p, int seq, share at)
 {
     struct atom_cuda_seq s = p.step.seqs[seq];
-    int tiles = key_tiles(s), heads = heads_of(p, tiles), units = query_tiles(p, s);
+    int tiles = key_tiles(s), heads = heads_of(p, s), units = query_tiles(p, s);
     for (int head = 0; head < p.kv_heads; head += heads, at.groups++) {
         int n = min(heads, p.kv_heads - head);
         p.groups[at.groups] = {seq,   s.first_tok, s.n_tok * p.group, s.pos0,   head, n,
@@ -110,7 +116,7 @@ static __device__ int ring_for(const planner &p, const int *order, int n)
     for (int i = threadIdx.x; i < n; i += PLANNERS) {
         struct atom_cuda_seq s = p.step.seqs[order[i]];
         int tiles = key_tiles(s), units = query_tiles(p, s), heads = (2 * p.n_sm + units - 1) / units;
-        long long room = (long long)tiles * (heads + 2 * heads_of(p, tiles));
+        long long room = (long long)tiles * (heads + 2 * heads_of(p, s));
         atomicMax(&most, (int)min(room, (long long)p.ring_tiles));
     }
     __syncthreads();

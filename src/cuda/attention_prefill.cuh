@@ -33,11 +33,14 @@ static __device__ __forceinline__ uint32_t halves(float a, float b) { return as_
 /* Eight channels of a query, in the order of keys (attention_expand.cuh): unit u of a row of head_dim numbers. */
 template <int WIDE, class T> static __device__ __forceinline__ uint4 query_unit(const T *row, int u, int head_dim)
 {
-    struct alignas(16) {
+    union {
         T e[8];
+        uint4 whole[sizeof(T) / 2];
     } x;
     if (head_dim == WIDE) {
-        memcpy(&x, __builtin_assume_aligned(row + u * 8, 16), sizeof x);
+#pragma unroll
+        for (int i = 0; i < (int)sizeof(T) / 2; i++)
+            x.whole[i] = reinterpret_cast<const uint4 *>(row + u * 8)[i];
     } else {
 #pragma unroll
         for (int i = 0; i < 8; i++) {

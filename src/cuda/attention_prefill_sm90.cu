@@ -12,487 +12,13 @@
  * under way while the other warpgroup does its softmax: they take turns (Shah et al., FlashAttention-3, arXiv
  * 2407.08608). Keys come in ascending tiles from position 0 on: every row has a finite maximum from its first tile on.
  */
-#include "cuda/attention_plan.cuh"
-#include "cuda/mma.cuh"
-#include "cuda/ptx.cuh"
+#include "cuda/prefill_bring_sm90.cuh"
+#include "cuda/prefill_expand_sm90.cuh"
 #include "cuda/wgmma_f16.cuh"
-
-enum {
-    CONSUMERS = 2,
-    THREADS = 128 * (CONSUMERS + 2),
-    LOADERS = 64,          /* threads that bring query rows */
-    STAGES = 2,            /* of keys, of values, of queries, of tiles to expand */
-    PAGES = 8,             /* of those tiles, at most, that wait in shared memory */
-    PAGE_ROOM = 24 * 1024, /* for them */
-    PRODUCER_REGISTERS = 40,
-    EXPANDER_REGISTERS = 72,
-    CONSUMER_REGISTERS = 200, /* in all, 512 */
-};
 
 /* A row's maximum is raised when it is behind by this much (in powers of 2): weights stay below 2^8, which f16 holds as
  * well as 1, and sums are seldom rescaled. */
 static const float LATE = 8.0f;
-
-struct args {
-    struct prefill_args a;
-    struct plan *plan;
-    const struct group *groups;
-    int *ready, *read; /* of each group: warps that have expanded a tile, units that need its tiles no more */
-    int *filled;       /* of each place in the ring: warps that have expanded a tile there */
-    uint8_t *tiles;
-    int bits;
-};
-
-/* Query rows row0.. of a KV head, and the keys they see. n_tiles 0: there are no more units. */
-struct unit {
-    int first_tok, n_rows, pos0, row0, head;
-    int n_tiles, tile0; /* where they start, counted from the first group's */
-    int group;
-};
-
-/* A tile to expand. */
-struct task {
-    int tile0_pos, end; /* its first position, the sequence's end; end 0: there are no more */
-    int head, group, place;
-    int pages[KEY_TILE / PAGE]; /* -1: past the end */
-};
-
-struct shared {
-    uint64_t unit_full[STAGES], q_full[STAGES], q_empty[STAGES];
-    uint64_t k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
-    uint64_t task_full[STAGES], task_empty[STAGES];
-    uint64_t page_full[PAGES], page_empty[PAGES];
-    struct unit units[STAGES];
-    struct task tasks[STAGES];
-    float4 turns[2][8][32]; /* of a page's first and last 8 positions: what is inside_turns' */
-};
-
-/* Then come queries, keys, values, each a ring of stages, and pages. */
-template <int D> struct smem {
-    enum {
-        BYTES = tile_bytes(D, KEY_TILE),
-        K_AT = STAGES * BYTES,
-        V_AT = 2 * STAGES * BYTES,
-        PAGES_AT = 3 * STAGES * BYTES,
-        ALL = PAGES_AT + PAGE_ROOM + 1024,
-    };
-    static_assert(QUERY_TILE == KEY_TILE, "query rows lie as keys do");
-};
-
-struct turn {
-    int stage;
-    uint32_t phase;
-};
-static __device__ __forceinline__ void next(struct turn &t)
-{
-    if (++t.stage == STAGES) {
-        t.stage = 0;
-        t.phase ^= 1;
-    }
-}
-
-static __device__ __forceinline__ void arrive_at(uint64_t *b)
-{
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_address(b)) : "memory");
-}
-/* What threads wrote to shared memory, for tensor cores; what others wrote to device memory, for bulk copies. */
-static __device__ __forceinline__ void fence_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-static __device__ __forceinline__ void fence_global() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
-
-/* ---- among blocks ---- */
-
-static __device__ __forceinline__ int count_at(const int *count)
-{
-    int x;
-    asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(x) : "l"(count) : "memory");
-    return x;
-}
-static __device__ __forceinline__ void wait_count(const int *count, int n)
-{
-    while (count_at(count) < n)
-        __nanosleep(64);
-}
-/* Fences take a microsecond: one for whatever is counted after it. */
-static __device__ __forceinline__ void fence_counts() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
-static __device__ __forceinline__ void add_count(int *count)
-{
-    asm volatile("red.relaxed.gpu.global.add.s32 [%0], 1;" ::"l"(count) : "memory");
-}
-
-/* ---- expanding --------------------------------------------------------------------------------------------------- */
-
-/* The rotation of position 16g + i is that of 16g times that of i: of the first, four lanes of a warp have all that a
- * page needs, and the second is at hand in shared memory, where a table of each position's would be more to read than
- * the keys. */
-struct inside_turns {
-    enum { ANY = 1 };
-    const float4 *page;   /* of the page's first position, from the unit's first pair on */
-    const float4 *inside; /* of the unit's, every 32 */
-    int pairs;            /* that are left */
-    __device__ __forceinline__ void find(int r, float2 &t0, float2 &t1) const
-    {
-        float4 a = page[r < pairs ? r / 2 : 0], b = inside[r / 2 * 32];
-        t0 = make_float2(a.x * b.x - a.y * b.y, fmaf(a.y, b.x, a.x * b.y));
-        t1 = make_float2(a.z * b.z - a.w * b.w, fmaf(a.w, b.z, a.z * b.w));
-    }
-};
-
-/* turns[part][r / 2][lane]: the unit's of position 8 * part + lane / 4, as expand_key_unit counts them. */
-template <int D> static __device__ void keep_turns(const struct prefill_args &a, struct shared &b)
-{
-    int pairs = a.head_dim / 2;
-    for (int i = threadIdx.x; a.turns && i < 2 * (D / 16) * 32; i += THREADS) {
-        int lane = i % 32, r = i / 32 % (D / 16) * 2, part = i / 32 / (D / 16);
-        const float2 *row = a.turns + (size_t)min(part * 8 + lane / 4, a.n_turns - 1) * pairs;
-        float2 x = row[min(lane % 4 * (D / 8) + r, pairs - 1)], y = row[min(lane % 4 * (D / 8) + r + 1, pairs - 1)];
-        b.turns[part][r / 2][lane] = make_float4(x.x, x.y, y.x, y.y);
-    }
-}
-
-/* A page of a KV head in shared memory: keys, values, and cos and sin of its first position. */
-struct page_room {
-    int copied, n_bytes; /* of the page; with the angles */
-    int n;               /* so many pages have room: as many, twice or half as many as there are warps for them */
-    int step;            /* so many warps work */
-};
-static __device__ __forceinline__ struct page_room room_of(const struct prefill_args &a)
-{
-    int copied = 2 * (int)a.half_bytes, pairs = a.head_dim / 2;
-    int n_bytes = copied + (pairs % 2 ? 0 : pairs * 8);
-    int n = PAGE_ROOM / n_bytes, warps = EXPANDERS;
-    n = n >= 2 * warps ? 2 * warps : n >= warps ? warps : warps / 2; /* a page comes where this warp's last one was */
-    return {copied, n_bytes, n, min(n, warps)};
-}
-
-/* 16 positions of a tile, by a warp; page NULL: positions of nothing. */
-template <int D, int BITS>
-static __device__ void expand_page(const struct args &args, const struct shared &b, const struct task &t, int row0,
-                                   const uint8_t *page, uint8_t *to)
-{
-    const struct prefill_args &a = args.a;
-    int lane = threadIdx.x % 32, pairs = a.head_dim / 2, first = lane % 4 * (D / 8);
-    if (!page) { /* keys of no position are never seen, values are given no weight */
-        for (int j = lane; j < PAGE * (tile_bytes(D, 1) / 16); j += 32)
-            *reinterpret_cast<uint4 *>(to + smem<D>::BYTES + unit_at<KEY_TILE>(row0 + j % PAGE, j / PAGE)) =
-                make_uint4(0, 0, 0, 0);
-        return;
-    }
-    expand_value_unit<D, BITS, KEY_TILE>(page + a.half_bytes, lane, to + smem<D>::BYTES, row0);
-#pragma unroll 1
-    for (int part = 0; part < 2; part++) {
-        int unit = part * 32 + lane, row = row0 + part * 8 + lane / 4;
-        if (!a.turns) {
-            expand_key_unit<D, BITS, KEY_TILE>(page, unit, no_turns{}, to, row);
-        } else if (pairs % 2) { /* rows of odd length are not at 16-byte addresses */
-            const float2 *turns = a.turns + (size_t)min(t.tile0_pos + row, t.end - 1) * pairs;
-            expand_key_unit<D, BITS, KEY_TILE>(page, unit, table_turns{turns, first, pairs}, to, row);
-        } else {
-            const float4 *turns =
-                reinterpret_cast<const float4 *>(page + 2 * a.half_bytes) + (first < pairs ? first / 2 : 0);
-            expand_key_unit<D, BITS, KEY_TILE>(page, unit, inside_turns{turns, &b.turns[part][0][lane], pairs - first},
-                                               to, row);
-        }
-    }
-}
-
-template <int D> static __device__ void expand(const struct args &a, struct shared &b, uint8_t *raw)
-{
-    int warp = threadIdx.x / 32 % EXPANDERS, lane = threadIdx.x % 32;
-    const struct page_room room = room_of(a.a);
-    int n_pages = warp; /* this warp's next one of all */
-    for (struct turn t = {0, 0};; next(t)) {
-        barrier_wait(&b.task_full[t.stage], t.phase);
-        const struct task &task = b.tasks[t.stage];
-        if (!task.end)
-            return;
-        uint8_t *to = a.tiles + (size_t)task.place * (2 * smem<D>::BYTES);
-        for (int i = warp; warp < room.step && i < KEY_TILE / PAGE; i += room.step, n_pages += room.step) {
-            int slot = n_pages % room.n;
-            const uint8_t *page = raw + smem<D>::PAGES_AT + slot * room.n_bytes;
-            barrier_wait(&b.page_full[slot], (uint32_t)(n_pages / room.n) & 1);
-            page = task.pages[i] < 0 ? NULL : page;
-            if (a.bits == 16)
-                expand_page<D, 16>(a, b, task, i * PAGE, page, to);
-            else if (a.bits == 8)
-                expand_page<D, 8>(a, b, task, i * PAGE, page, to);
-            else
-                expand_page<D, 4>(a, b, task, i * PAGE, page, to);
-            __syncwarp();
-            if (lane == 0)
-                arrive_at(&b.page_empty[slot]);
-        }
-        __syncwarp();
-        if (lane == 0) {
-            fence_counts();
-            add_count(a.filled + task.place);
-            add_count(a.ready + task.group);
-            arrive_at(&b.task_empty[t.stage]);
-        }
-    }
-}
-
-/* Waits until nobody reads what is in place of a group's tile (counted from the first group's). */
-static __device__ void wait_place(const struct args &a, const struct group &g, int tile, int ring)
-{
-    if (tile < ring)
-        return;
-    int i = g.before;
-    while (a.groups[i].tile0 + a.groups[i].n_heads * a.groups[i].key_tiles <= tile - ring)
-        i++;
-    wait_count(a.read + i, a.groups[i].n_heads * a.groups[i].query_tiles);
-}
-
-/* A tile's pages to shared memory; lane i has the number of page i, n_pages is how many were brought before. */
-static __device__ void bring_pages(const struct prefill_args &a, struct shared &b, const struct task &t, int page,
-                                   int &n_pages, uint8_t *to)
-{
-    const struct page_room room = room_of(a);
-    int pairs = a.head_dim / 2;
-    for (int i = 0; i < KEY_TILE / PAGE; i++, n_pages++) {
-        int slot = n_pages % room.n, number = __shfl_sync(~0u, page, i);
-        if (threadIdx.x % 32)
-            continue;
-        barrier_wait(&b.page_empty[slot], (uint32_t)(n_pages / room.n) & 1 ^ 1);
-        if (number < 0) {
-            arrive_at(&b.page_full[slot]);
-            continue;
-        }
-        bool turns = a.turns && pairs % 2 == 0;
-        barrier_arrive_expect(&b.page_full[slot], (uint32_t)(turns ? room.n_bytes : room.copied));
-        bulk_copy(to + slot * room.n_bytes,
-                  a.pages + (size_t)number * a.page_bytes + (size_t)(2 * t.head) * a.half_bytes, (uint32_t)room.copied,
-                  &b.page_full[slot]);
-        if (turns)
-            bulk_copy(to + slot * room.n_bytes + room.copied, a.turns + (size_t)(t.tile0_pos + i * PAGE) * pairs,
-                      (uint32_t)pairs * 8, &b.page_full[slot]);
-    }
-}
-
-/* Takes tickets of tiles. All heads' first tiles of a group come first: who reads begins there. */
-static __device__ void find_tasks(const struct args &a, struct shared &b, uint8_t *pages)
-{
-    int n_pages = 0;
-    int lane = threadIdx.x % 32, group = 0, ring = a.plan->ring_tiles, n = a.plan->n_tiles, n_groups = a.plan->n_groups;
-    for (struct turn t = {0, 0};; next(t)) {
-        int ticket = lane ? 0 : atomicAdd(&a.plan->tile_ticket, 1);
-        ticket = __shfl_sync(~0u, ticket, 0);
-        while (group + 1 < n_groups && a.groups[group + 1].tile0 <= ticket)
-            group++;
-        struct task task = {};
-        int page = -1;
-        if (ticket < n) {
-            const struct group g = a.groups[group];
-            int i = ticket - g.tile0, tile = i / g.n_heads, head = i % g.n_heads;
-            int at = g.tile0 + head * g.key_tiles + tile, first = tile * (KEY_TILE / PAGE) + lane;
-            task.tile0_pos = tile * KEY_TILE;
-            task.end = g.pos0 + g.n_rows / a.a.group;
-            task.head = g.head0 + head;
-            task.group = group;
-            task.place = at % ring;
-            if (lane < KEY_TILE / PAGE && first * PAGE < task.end)
-                page = a.a.step.tables[(size_t)g.seq * a.a.step.max_pages + first];
-            wait_place(a, g, at, ring);
-        }
-        barrier_wait(&b.task_empty[t.stage], t.phase ^ 1);
-        if (lane < KEY_TILE / PAGE)
-            b.tasks[t.stage].pages[lane] = page;
-        if (lane == 0) {
-            b.tasks[t.stage].tile0_pos = task.tile0_pos;
-            b.tasks[t.stage].end = task.end;
-            b.tasks[t.stage].head = task.head;
-            b.tasks[t.stage].group = task.group;
-            b.tasks[t.stage].place = task.place;
-        }
-        __syncwarp();
-        if (lane == 0)
-            arrive_at(&b.task_full[t.stage]);
-        if (ticket >= n)
-            return;
-        bring_pages(a.a, b, task, page, n_pages, pages);
-    }
-}
-
-/* ---- bringing ---------------------------------------------------------------------------------------------------- */
-
-/* A unit whose last tile is on its way to a stage. */
-struct owed {
-    int group; /* -1: none */
-    int stage;
-    uint32_t phase;
-};
-/* Counts it as read once its tiles have come; in its stage: nothing else was sent there since, or they are known to. */
-static __device__ void tell_read(const struct args &a, struct shared &b, struct owed &o, bool in_stage)
-{
-    if (o.group < 0)
-        return;
-    if (in_stage)
-        barrier_wait(&b.v_full[o.stage], o.phase);
-    fence_counts();
-    add_count(a.read + o.group);
-    o.group = -1;
-}
-
-template <int D> static __device__ void bring_tiles(const struct args &a, struct shared &b, uint8_t *raw)
-{
-    enum { BYTES = smem<D>::BYTES };
-    struct turn u = {0, 0}, t = {0, 0};
-    int ring = a.plan->ring_tiles, there = -1;
-    struct owed owed = {-1, 0, 0};
-    struct turn last = t;
-    for (;; next(u)) {
-        barrier_wait(&b.unit_full[u.stage], u.phase);
-        int n_tiles = b.units[u.stage].n_tiles, tile = b.units[u.stage].tile0, group = b.units[u.stage].group;
-        if (!n_tiles)
-            return tell_read(a, b, owed, true);
-        if (group != there) {
-            const struct group &g = a.groups[group];
-            if (count_at(a.ready + group) >= EXPANDERS * g.n_heads * g.key_tiles) {
-                fence_global();
-                there = group;
-            }
-        }
-        int at = tile % ring, times = tile / ring + 1;
-        for (int i = 0; i < n_tiles; i++, next(t)) {
-            const uint8_t *from = a.tiles + (size_t)at * (2 * BYTES);
-            if (group != there) {
-                if (count_at(a.filled + at) < EXPANDERS * times) {
-                    tell_read(a, b, owed, true); /* the tile's place may wait for just that */
-                    wait_count(a.filled + at, EXPANDERS * times);
-                }
-                fence_global();
-            }
-            barrier_wait(&b.k_empty[t.stage], t.phase ^ 1);
-            barrier_arrive_expect(&b.k_full[t.stage], BYTES);
-            bulk_copy(raw + smem<D>::K_AT + t.stage * BYTES, from, BYTES, &b.k_full[t.stage]);
-            barrier_wait(&b.v_empty[t.stage], t.phase ^ 1);
-            barrier_arrive_expect(&b.v_full[t.stage], BYTES);
-            bulk_copy(raw + smem<D>::V_AT + t.stage * BYTES, from + BYTES, BYTES, &b.v_full[t.stage]);
-            if (i == STAGES - 1)
-                tell_read(a, b, owed, false);
-            if (++at == ring)
-                at = 0, times++;
-            last = t;
-        }
-        tell_read(a, b, owed, true);
-        owed = {group, last.stage, last.phase};
-    }
-}
-
-/* The unit of a ticket; group: that of an earlier one, or 0. */
-static __device__ void find_unit(const struct args &a, int ticket, int &group, struct unit &u)
-{
-    u.n_tiles = 0;
-    if (ticket >= a.plan->n_units)
-        return;
-    while (group + 1 < a.plan->n_groups && a.groups[group + 1].unit0 <= ticket)
-        group++;
-    const struct group g = a.groups[group];
-    int i = ticket - g.unit0, head = i % g.n_heads;
-    u.first_tok = g.first_tok;
-    u.n_rows = g.n_rows;
-    u.pos0 = g.pos0;
-    u.row0 = (g.query_tiles - 1 - i / g.n_heads) * QUERY_TILE;
-    u.head = g.head0 + head;
-    u.n_tiles = (g.pos0 + (min(u.row0 + QUERY_TILE, g.n_rows) - 1) / a.a.group) / KEY_TILE + 1;
-    u.tile0 = g.tile0 + head * g.key_tiles;
-    u.group = group;
-}
-
-/* f(row of the tile, unit of 8 channels, row of q or NULL) for this thread's share: always the same unit. */
-template <int D, class T, class F>
-static __device__ __forceinline__ void each_query(const struct prefill_args &a, const struct unit &u, int me, F f)
-{
-    enum { UNITS = D > 64 ? 16 : 8, STEP = LOADERS / UNITS };
-    int r = u.row0 + me / UNITS, tok = u.first_tok + r / a.group, head = r % a.group;
-    int step_tok = STEP / a.group, step_head = STEP % a.group;
-    if (me % UNITS >= D / 8)
-        return;
-    for (int i = me / UNITS; i < QUERY_TILE; i += STEP) {
-        const T *row = (const T *)a.q + (size_t)tok * a.q_stride + (size_t)(u.head * a.group + head) * a.head_dim;
-        f(i, me % UNITS, u.row0 + i < u.n_rows ? row : NULL);
-        tok += step_tok, head += step_head;
-        if (head >= a.group)
-            tok++, head -= a.group;
-    }
-}
-
-/* Rows of 16 bits, as they are: copies that nobody waits for. */
-template <int D>
-static __device__ void copy_rows(const struct prefill_args &a, const struct unit &u, int me, uint8_t *to)
-{
-    each_query<D, uint16_t>(a, u, me, [&](int i, int c, const uint16_t *row) {
-        asm volatile(
-            "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem_address(to + unit_at<QUERY_TILE>(i, c))),
-            "l"(row ? row + c * 8 : a.q), "r"(row ? 16 : 0) /* the others become zeros */
-            : "memory");
-    });
-}
-
-/* BF16 to F16, what this thread has copied. */
-template <int D>
-static __device__ void convert_rows(const struct prefill_args &a, const struct unit &u, int me, uint8_t *rows)
-{
-    each_query<D, __nv_bfloat16>(a, u, me, [&](int i, int c, const __nv_bfloat16 *) {
-        uint8_t *at = rows + unit_at<QUERY_TILE>(i, c);
-        *reinterpret_cast<uint4 *>(at) = query_unit<D>((const __nv_bfloat16 *)at, 0, D);
-    });
-}
-
-template <int D, class T>
-static __device__ void load_rows(const struct prefill_args &a, const struct unit &u, int me, uint8_t *to)
-{
-    each_query<D, T>(a, u, me, [&](int i, int c, const T *row) {
-        uint4 x = make_uint4(0, 0, 0, 0);
-        if (row)
-            x = query_unit<D>(row, c, a.head_dim);
-        *reinterpret_cast<uint4 *>(to + unit_at<QUERY_TILE>(i, c)) = x;
-    });
-}
-
-template <int D>
-static __device__ void bring_rows(const struct prefill_args &a, const struct unit &u, int me, uint8_t *to)
-{
-    if (a.type == ATOM_CUDA_F32)
-        return load_rows<D, float>(a, u, me, to);
-    if (a.head_dim == D) {
-        copy_rows<D>(a, u, me, to);
-        asm volatile("cp.async.wait_all;" ::: "memory");
-        if (a.type == ATOM_CUDA_BF16)
-            convert_rows<D>(a, u, me, to);
-    } else if (a.type == ATOM_CUDA_F16) {
-        load_rows<D, __half>(a, u, me, to);
-    } else {
-        load_rows<D, __nv_bfloat16>(a, u, me, to);
-    }
-}
-
-template <int D> static __device__ void bring_queries(const struct args &a, struct shared &b, uint8_t *raw)
-{
-    int me = threadIdx.x - 32, group = 0;
-    struct turn u = {0, 0};
-    struct unit coming;
-    if (me == 0)
-        find_unit(a, atomicAdd(&a.plan->unit_ticket, 1), group, coming);
-    for (;; next(u)) {
-        barrier_wait(&b.q_empty[u.stage], u.phase ^ 1);
-        if (me == 0) {
-            b.units[u.stage] = coming;
-            arrive_at(&b.unit_full[u.stage]);
-        }
-        asm volatile("bar.sync 3, 64;" ::: "memory");
-        const struct unit unit = b.units[u.stage];
-        if (unit.n_tiles)
-            bring_rows<D>(a.a, unit, me, raw + u.stage * smem<D>::BYTES);
-        fence_shared();
-        arrive_at(&b.q_full[u.stage]);
-        if (!unit.n_tiles)
-            return;
-        if (me == 0)
-            find_unit(a, atomicAdd(&a.plan->unit_ticket, 1), group, coming);
-    }
-}
-
-/* ---- computing --------------------------------------------------------------------------------------------------- */
 
 /* Values [positions, channels] as B of which the channels are contiguous: 8 positions are 1024 bytes, 64 channels a
  * block. */
@@ -605,14 +131,54 @@ template <int D> static __device__ __forceinline__ void rescale(float (&o)[D / 2
     }
 }
 
-template <int D, class T>
-static __device__ __forceinline__ void put_row(const struct prefill_args &a, size_t at, const float (&o)[D / 2], int h,
-                                               float by)
+/* Of four lanes' words: lane c gets the c-th of each. */
+static __device__ __forceinline__ void transpose_quad(uint32_t (&w)[4])
 {
-    T *to = (T *)a.out + at;
+    bool one = threadIdx.x & 1, two = threadIdx.x & 2;
+    uint32_t x = __shfl_xor_sync(~0u, one ? w[0] : w[1], 1), y = __shfl_xor_sync(~0u, one ? w[2] : w[3], 1);
+    w[0] = one ? x : w[0], w[1] = one ? w[1] : x;
+    w[2] = one ? y : w[2], w[3] = one ? w[3] : y;
+    x = __shfl_xor_sync(~0u, two ? w[0] : w[2], 2), y = __shfl_xor_sync(~0u, two ? w[1] : w[3], 2);
+    w[0] = two ? x : w[0], w[2] = two ? w[2] : x;
+    w[1] = two ? y : w[1], w[3] = two ? w[3] : y;
+}
+
+static __device__ __forceinline__ uint32_t two_of(float a, float b, __half *) { return halves(a, b); }
+static __device__ __forceinline__ uint32_t two_of(float a, float b, __nv_bfloat16 *)
+{
+    __nv_bfloat162 x = __floats2bfloat162_rn(a, b);
+    return *reinterpret_cast<uint32_t *>(&x);
+}
+
+/* A row of 16 bits whose heads are whole units, 16 bytes at a time. */
+template <int D, class T>
+static __device__ __forceinline__ void put_units(T *to, int head_dim, const float (&o)[D / 2], int h, float by)
+{
+    int c = threadIdx.x % 4;
+#pragma unroll
+    for (int j = 0; j < D / 8; j += 4) {
+        uint32_t w[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            w[i] = two_of(o[4 * (j + i) + 2 * h] * by, o[4 * (j + i) + 2 * h + 1] * by, (T *)0);
+        transpose_quad(w);
+        if (to && 8 * (j + c) < head_dim)
+            *reinterpret_cast<uint4 *>(to + 8 * (j + c)) = make_uint4(w[0], w[1], w[2], w[3]);
+    }
+}
+
+/* Any row; to NULL: none. */
+template <int D, class T>
+static __device__ __forceinline__ void put_row(T *to, int head_dim, const float (&o)[D / 2], int h, float by)
+{
+    if (sizeof(T) == 2 && head_dim % 8 == 0) {
+        if constexpr (sizeof(T) == 2)
+            put_units<D>(to, head_dim, o, h, by);
+        return;
+    }
 #pragma unroll
     for (int j = 0; j < D / 8; j++)
-        if (8 * j + (int)threadIdx.x % 4 * 2 < a.head_dim)
+        if (to && 8 * j + (int)threadIdx.x % 4 * 2 < head_dim)
             put2(to + 8 * j + threadIdx.x % 4 * 2, o[4 * j + 2 * h] * by, o[4 * j + 2 * h + 1] * by);
 }
 
@@ -627,14 +193,13 @@ static __device__ __forceinline__ void put_rows(const struct prefill_args &a, co
         sum += __shfl_xor_sync(~0u, sum, 2);
         int r = row + 8 * h, tok = u.first_tok + r / a.group, head = u.head * a.group + r % a.group;
         size_t at = (size_t)tok * a.out_stride + (size_t)head * a.head_dim;
-        if (r >= u.n_rows)
-            continue;
+        bool there = r < u.n_rows;
         if (a.type == ATOM_CUDA_F16)
-            put_row<D, __half>(a, at, o, h, 1.0f / sum);
+            put_row<D>(there ? (__half *)a.out + at : NULL, a.head_dim, o, h, 1.0f / sum);
         else if (a.type == ATOM_CUDA_BF16)
-            put_row<D, __nv_bfloat16>(a, at, o, h, 1.0f / sum);
+            put_row<D>(there ? (__nv_bfloat16 *)a.out + at : NULL, a.head_dim, o, h, 1.0f / sum);
         else
-            put_row<D, float>(a, at, o, h, 1.0f / sum);
+            put_row<D>(there ? (float *)a.out + at : NULL, a.head_dim, o, h, 1.0f / sum);
     }
 }
 
