@@ -118,7 +118,27 @@ template <class T> static __device__ __forceinline__ void put_one(const struct i
     from_float(v, static_cast<T *>(r.y)[at]);
 }
 
-/* 32 results of a token from `column` on, the pairs v[i] of lane q at 8i + 2q. */
+/* Four pairs, those of lane q at columns 8i + 2q, as 16-byte stores. */
+template <class T> static __device__ __forceinline__ void store_32(T *to, bool there, const float2 (&v)[4])
+{
+    int q = threadIdx.x % 4;
+    if constexpr (sizeof(T) == 4) {
+        if (there)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                *reinterpret_cast<float2 *>(to + 8 * i + 2 * q) = v[i];
+    } else {
+        uint32_t words[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            words[i] = pack2(v[i].x, v[i].y, (T *)0);
+        swap_quad(words, q);
+        if (there)
+            *reinterpret_cast<uint4 *>(to + 8 * q) = make_uint4(words[0], words[1], words[2], words[3]);
+    }
+}
+
+/* 32 results of a token from `column` on. */
 template <class T>
 static __device__ __forceinline__ void put_32(const struct int8_results &r, int tok, int column, float2 (&v)[4])
 {
@@ -131,21 +151,7 @@ static __device__ __forceinline__ void put_32(const struct int8_results &r, int 
             v[i].x += add.x;
             v[i].y += add.y;
         }
-    T *to = static_cast<T *>(r.y) + line;
-    if constexpr (sizeof(T) == 4) {
-        if (tok < r.n_tok)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                *reinterpret_cast<float2 *>(to + 8 * i + 2 * q) = v[i];
-    } else {
-        uint32_t words[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            words[i] = pack2(v[i].x, v[i].y, (T *)0);
-        swap_quad(words, q);
-        if (tok < r.n_tok)
-            *reinterpret_cast<uint4 *>(to + 8 * q) = make_uint4(words[0], words[1], words[2], words[3]);
-    }
+    store_32(static_cast<T *>(r.y) + line, tok < r.n_tok, v);
 }
 
 /* Results 8i + 2q and one more of token tok, i of four: of rows, or by turns of 16. */
@@ -190,11 +196,40 @@ static __device__ __forceinline__ void put_rows(const struct int8_results &r, co
     }
 }
 
+/* A part within all edges, with nothing to add: without branches, so that one result's steps fill the gaps of
+ * another's. */
+template <int COLUMNS, class T, bool SILU>
+static __device__ __forceinline__ void put_inner(const struct int8_results &r, const struct part &p,
+                                                 const int (&sums)[COLUMNS / 2])
+{
+    enum { WIDE = SILU ? 64 : 32 };
+    int q2 = threadIdx.x % 4 * 2;
+    T *to[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        to[h] = static_cast<T *>(r.y) + (size_t)(p.tok + 8 * h) * r.y_stride + (SILU ? p.row0 / 2 : p.row0);
+#pragma unroll
+    for (int at = 0; at < COLUMNS; at += WIDE)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float2 v[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                v[i] = result_of<SILU>(p, at + q2, p.by[h], sums + at / 2 + 2 * h, i);
+            store_32(to[h] + (SILU ? at / 2 : at), p.tok + 8 * h < r.n_tok, v);
+        }
+}
+
 template <int COLUMNS, class T, bool SILU>
 static __device__ __forceinline__ void put_part(const struct int8_results &r, const struct part &p,
                                                 const int (&sums)[COLUMNS / 2])
 {
     enum { WIDE = SILU ? 64 : 32, NARROW = SILU ? 16 : 8, WHOLE = COLUMNS / WIDE * WIDE };
+    if constexpr (COLUMNS >= 128)
+        if (p.row0 + COLUMNS <= p.end && !r.add) {
+            put_inner<COLUMNS, T, SILU>(r, p, sums);
+            return;
+        }
 #pragma unroll
     for (int at = 0; at < WHOLE; at += WIDE)
         put_rows<T, SILU, 4>(r, p, at, sums + at / 2);
@@ -399,10 +434,9 @@ struct config {
 };
 static const struct config configs[] = {
     {FEW, 32, 1, launch<FEW, 32, 1>},   {FEW, 64, 1, launch<FEW, 64, 1>},   {FEW, 96, 1, launch<FEW, 96, 1>},
-    {FEW, 128, 1, launch<FEW, 128, 1>}, {FEW, 192, 1, launch<FEW, 192, 1>}, {FEW, 256, 1, launch<FEW, 256, 1>},
-    {128, 64, 1, launch<128, 64, 1>},   {128, 96, 1, launch<128, 96, 1>},   {128, 128, 1, launch<128, 128, 1>},
-    {128, 128, 2, launch<128, 128, 2>}, {128, 160, 2, launch<128, 160, 2>}, {128, 192, 2, launch<128, 192, 2>},
-    {128, 256, 2, launch<128, 256, 2>},
+    {FEW, 128, 1, launch<FEW, 128, 1>}, {FEW, 192, 1, launch<FEW, 192, 1>}, {128, 64, 1, launch<128, 64, 1>},
+    {128, 96, 1, launch<128, 96, 1>},   {128, 128, 1, launch<128, 128, 1>}, {128, 128, 2, launch<128, 128, 2>},
+    {128, 192, 2, launch<128, 192, 2>}, {128, 256, 2, launch<128, 256, 2>},
 };
 enum { N_CONFIGS = sizeof configs / sizeof *configs };
 
@@ -410,7 +444,7 @@ enum { N_CONFIGS = sizeof configs / sizeof *configs };
  * it takes. */
 static long long cost_of(const struct atom_cuda_int8_linear *j, const struct config *c, int rows)
 {
-    enum { TILE_CYCLES = 3000 /* a tile's start and end */, BYTES_A_CYCLE = 32 };
+    enum { TILE_CYCLES = 3000 /* a tile's start and end */, BYTES_A_CYCLE = 40 };
     int tiles = up(j->a->n_tok, c->tok * c->cluster) * up(j->w->n, rows);
     int bring = (c->tok + rows / c->cluster) * INT8_CHANNELS / BYTES_A_CYCLE,
         multiply = 4 * c->rows * c->tok / 128 + 60;
@@ -427,7 +461,7 @@ static const struct config *choose(const struct atom_cuda_int8_linear *j, int *r
         const struct config *c = &configs[i];
         if ((c->tok == FEW) != (j->a->n_tok <= FEW) || (c->cluster == 2 && j->a->n_tok <= 128))
             continue;
-        for (int r = c->rows; r > 0 && r > c->rows / 2; r -= 16) {
+        for (int r = c->rows; r > (c->cluster == 2 ? c->rows - 1 : c->rows / 2); r -= 16) {
             long long cost = cost_of(j, c, r);
             if (!best || cost < least) {
                 best = c;

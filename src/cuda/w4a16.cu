@@ -59,7 +59,7 @@ static __global__ void pack(const struct packer p)
     }
     uint16_t *scales = reinterpret_cast<uint16_t *>(to + W4_NIBBLE_BYTES);
     for (int i = threadIdx.x; i < W4_ROWS; i += blockDim.x)
-        scales[i] = stored_scale(p, row0 + i, group);
+        scales[i] = stored_scale(p, row0 + i / 16 * 16 + i % 2 * 8 + i % 16 / 2, group);
 }
 
 static enum atom_status check_parts(int k, const struct atom_cuda_tensors *parts, int n_parts, bool by_turns,

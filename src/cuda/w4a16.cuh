@@ -8,7 +8,8 @@
 #include "cuda/w4a16.h"
 
 /* Rows are cut in tiles of 128, an even number of them; those past n are zeros. A tile is its groups one after the
- * other, each [2 warpgroups][2 halves of 64 channels][4 warps][32 lanes][16 bytes] and the F16 scales of its 128 rows.
+ * other, each [2 warpgroups][2 halves of 64 channels][4 warps][32 lanes][16 bytes] and the F16 scales of its 128 rows,
+ * of every 16 rows r and r + 8 side by side.
  *
  * A lane's 16 bytes are its share of A of four products of 16 channels (wgmma_more.cuh; m16n8k16 of mma.sync has the
  * same), a word each: of a[e]'s two values, the low one at bit 4e, the high one at bit 4e + 16, as q+8. */

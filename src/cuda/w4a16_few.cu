@@ -8,7 +8,7 @@
 #include "cuda/lanes.cuh"
 #include "cuda/w4a16.cuh"
 
-enum { WARPS = 8, STRIP = 16, TOKENS = 8 };
+enum { WARPS = 16, STRIP = 16, TOKENS = 8 };
 
 struct few_args {
     struct atom_cuda_w4a16 job;
@@ -16,11 +16,26 @@ struct few_args {
     int n, k, n_groups, n_strips;
 };
 
-/* What a warp needs of a group. */
-template <int STRIPS, int TILES> struct fetched {
-    uint4 weights[STRIPS][2], x[TILES][4];
-    __half scales[STRIPS][2];
+/* A group of some strips. */
+template <int COUNT> struct fetched {
+    uint4 weights[COUNT][2];
+    __half2 scales[COUNT]; /* of rows l/4 and 8 more */
 };
+
+template <int COUNT>
+static __device__ __forceinline__ void fetch(const struct few_args &a, int strip0, int group, struct fetched<COUNT> &f)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int s = 0; s < COUNT; s++) {
+        int strip = strip0 + s < a.n_strips ? strip0 + s : a.n_strips - 1;
+        const uint8_t *from = a.data + ((size_t)(strip / 8) * (size_t)a.n_groups + (size_t)group) * W4_GROUP_BYTES;
+        f.scales[s] = reinterpret_cast<const __half2 *>(from + W4_NIBBLE_BYTES)[strip % 8 * 8 + lane / 4];
+        from += strip % 8 / 4 * 4096 + strip % 4 * 512 + lane * 16;
+        f.weights[s][0] = __ldcs(reinterpret_cast<const uint4 *>(from));
+        f.weights[s][1] = __ldcs(reinterpret_cast<const uint4 *>(from + 2048));
+    }
+}
 
 /* Eight channels of a token from c on; those past k are zeros. */
 template <class X> static __device__ __forceinline__ uint4 eight_of(const X *row, int c, int k)
@@ -34,33 +49,27 @@ template <class X> static __device__ __forceinline__ uint4 eight_of(const X *row
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-/* This lane's tokens are l/4 of each tile, 8 channels of 32 each. */
-template <class X, int STRIPS, int TILES>
-static __device__ __forceinline__ void fetch(const struct few_args &a, int tok0, int group,
-                                             struct fetched<STRIPS, TILES> &f)
+/* A group of the tokens, as B of eight products. A lane's token of each tile is l/4; it reads 8 channels of every 32,
+ * and lanes of four swap, so that each gets its pairs. */
+template <class X, int TILES>
+static __device__ __forceinline__ void fetch_x(const struct few_args &a, int tok0, int group,
+                                               uint32_t (&x)[TILES][4][4])
 {
     int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int s = 0; s < STRIPS; s++) {
-        int strip = blockIdx.x * STRIPS + s;
-        strip = strip < a.n_strips ? strip : a.n_strips - 1;
-        const uint8_t *from = a.data + ((size_t)(strip / 8) * (size_t)a.n_groups + (size_t)group) * W4_GROUP_BYTES;
-        const __half *scales = reinterpret_cast<const __half *>(from + W4_NIBBLE_BYTES) + strip % 8 * STRIP + lane / 4;
-        from += strip % 8 / 4 * 4096 + strip % 4 * 512 + lane * 16;
-        f.weights[s][0] = __ldcs(reinterpret_cast<const uint4 *>(from));
-        f.weights[s][1] = __ldcs(reinterpret_cast<const uint4 *>(from + 2048));
-        f.scales[s][0] = scales[0];
-        f.scales[s][1] = scales[8];
-    }
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
         int tok = tok0 + t * TOKENS + lane / 4;
         const X *row = static_cast<const X *>(a.job.x) + (size_t)tok * a.job.x_stride;
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            f.x[t][i] = tok < a.job.n_tok ? eight_of(row, group * ATOM_CUDA_RUN + i * 32 + lane % 4 * 8, a.k)
-                                          : make_uint4(0, 0, 0, 0);
+        for (int i = 0; i < 4; i++) {
+            uint4 v = tok < a.job.n_tok ? eight_of(row, group * ATOM_CUDA_RUN + i * 32 + lane % 4 * 8, a.k)
+                                        : make_uint4(0, 0, 0, 0);
+            x[t][i][0] = v.x, x[t][i][1] = v.y, x[t][i][2] = v.z, x[t][i][3] = v.w;
+        }
     }
+#pragma unroll
+    for (int i = 0; i < TILES * 4; i++)
+        swap_quad(x[i / 4][i % 4], lane % 4);
 }
 
 static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t *b, __half *)
@@ -78,11 +87,13 @@ static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4]
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* A group of a strip: sums[tile][i] is of row l/4 + i/2*8 and token 2(l%4) + i%2. */
+/* A group of a strip: sums[tile][i] is of row l/4 + i/2*8 and token 2(l%4) + i%2. Two chains, as a product takes long.
+ */
 template <class X, int TILES>
 static __device__ __forceinline__ void multiply(const uint4 (&weights)[2], const uint32_t (&x)[TILES][4][4],
                                                 float (&sums)[TILES][4])
 {
+    float odd[TILES][4] = {};
 #pragma unroll
     for (int step = 0; step < 8; step++) {
         const uint4 &w = weights[step / 4];
@@ -94,31 +105,28 @@ static __device__ __forceinline__ void multiply(const uint4 (&weights)[2], const
             a[e] = *reinterpret_cast<uint32_t *>(&q[e]);
 #pragma unroll
         for (int t = 0; t < TILES; t++)
-            mma(sums[t], a, x[t][step / 2] + step % 2 * 2, (X *)0);
+            mma(step % 2 ? odd[t] : sums[t], a, x[t][step / 2] + step % 2 * 2, (X *)0);
     }
+#pragma unroll
+    for (int i = 0; i < TILES * 4; i++)
+        sums[i / 4][i % 4] += odd[i / 4][i % 4];
 }
 
-/* y += a group of all strips. Lanes of four swap what they have of 32 channels, so that each gets its pairs. */
-template <class X, int STRIPS, int TILES>
-static __device__ __forceinline__ void add_group(const struct fetched<STRIPS, TILES> &f, float (&y)[STRIPS][TILES][4])
+/* y += a group of COUNT strips. */
+template <class X, int COUNT, int TILES>
+static __device__ __forceinline__ void add_group(const struct fetched<COUNT> &f, const uint32_t (&x)[TILES][4][4],
+                                                 float (*y)[TILES][4])
 {
-    uint32_t x[TILES][4][4];
 #pragma unroll
-    for (int t = 0; t < TILES; t++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            x[t][i][0] = f.x[t][i].x, x[t][i][1] = f.x[t][i].y, x[t][i][2] = f.x[t][i].z, x[t][i][3] = f.x[t][i].w;
-            swap_quad(x[t][i], threadIdx.x % 4);
-        }
-#pragma unroll
-    for (int s = 0; s < STRIPS; s++) {
-        float sums[TILES][4] = {}, by[2] = {__half2float(f.scales[s][0]), __half2float(f.scales[s][1])};
+    for (int s = 0; s < COUNT; s++) {
+        float2 by = __half22float2(f.scales[s]);
+        float sums[TILES][4] = {};
         multiply<X, TILES>(f.weights[s], x, sums);
 #pragma unroll
         for (int t = 0; t < TILES; t++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                y[s][t][i] = fmaf(sums[t][i], by[i / 2], y[s][t][i]);
+                y[s][t][i] = fmaf(sums[t][i], i / 2 ? by.y : by.x, y[s][t][i]);
     }
 }
 
@@ -178,16 +186,20 @@ template <class X, int STRIPS, int TILES>
 static __global__ void __launch_bounds__(WARPS * 32, 1) w4a16_few(const struct few_args a)
 {
     extern __shared__ float parts[];
+    enum { COUNT = STRIPS <= 4 ? STRIPS : STRIPS / 2 }; /* strips at a time: registers hold no more */
     int warp = threadIdx.x / 32, tok0 = blockIdx.y * TILES * TOKENS;
     float y[STRIPS][TILES][4] = {};
-    struct fetched<STRIPS, TILES> now, then;
-    if (warp < a.n_groups)
-        fetch<X>(a, tok0, warp, now);
     for (int group = warp; group < a.n_groups; group += WARPS) {
-        if (group + WARPS < a.n_groups)
-            fetch<X>(a, tok0, group + WARPS, then);
-        add_group<X>(now, y);
-        now = then;
+        uint32_t x[TILES][4][4];
+        struct fetched<COUNT> f;
+        fetch<COUNT>(a, blockIdx.x * STRIPS, group, f);
+        fetch_x<X, TILES>(a, tok0, group, x);
+#pragma unroll
+        for (int s = 0; s < STRIPS; s += COUNT) {
+            if (s > 0)
+                fetch<COUNT>(a, blockIdx.x * STRIPS + s, group, f);
+            add_group<X, COUNT, TILES>(f, x, y + s);
+        }
     }
     float *mine = parts + warp * (STRIPS * TILES * 4 * 32) + threadIdx.x % 32;
 #pragma unroll
@@ -214,7 +226,7 @@ static enum atom_status launch(const struct few_args *a, atom_cuda_stream s, str
     return atom_cuda_launched("starting a w4a16 linear", err);
 }
 
-/* As few strips as give every multiprocessor a block, and six at most: then blocks come in rounds. */
+/* As few strips as give every multiprocessor a block, up to what registers hold: then blocks come in rounds. */
 template <class X, int TILES>
 static enum atom_status launch(const struct few_args *a, atom_cuda_stream s, struct atom_error *err)
 {
@@ -223,9 +235,10 @@ static enum atom_status launch(const struct few_args *a, atom_cuda_stream s, str
         return launch<X, 1, TILES>(a, s, err);
     if (each <= 2)
         return launch<X, 2, TILES>(a, s, err);
-    if (each <= 4)
-        return launch<X, 4, TILES>(a, s, err);
-    return launch<X, 6, TILES>(a, s, err);
+    if constexpr (TILES == 2)
+        return launch<X, 3, TILES>(a, s, err);
+    else
+        return each <= 4 ? launch<X, 4, TILES>(a, s, err) : launch<X, 6, TILES>(a, s, err);
 }
 
 template <class X> static enum atom_status launch(const struct few_args *a, atom_cuda_stream s, struct atom_error *err)

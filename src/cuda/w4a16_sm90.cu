@@ -121,7 +121,7 @@ static __device__ __forceinline__ void unpack_half(uint4 words, const typename p
 /* What a warpgroup has of a stage: its nibbles, its rows' scales, the tokens. */
 struct operands {
     const uint8_t *nibbles; /* this lane's; the other half of the channels lies 2048 bytes on */
-    const __half *scales;   /* of row l/4; the other eight rows on */
+    __half2 scales;         /* of row l/4, and 8 more */
     uint64_t x;             /* descriptor */
 };
 
@@ -130,7 +130,7 @@ template <int BN> static __device__ __forceinline__ struct operands operands_of(
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     const uint8_t *w = stage + shape<BN>::X_BYTES;
     struct operands o = {w + group * 4096 + warp * 512 + lane * 16,
-                         reinterpret_cast<const __half *>(w + W4_NIBBLE_BYTES) + group * 64 + warp * 16 + lane / 4,
+                         reinterpret_cast<const __half2 *>(w + W4_NIBBLE_BYTES)[group * 32 + warp * 8 + lane / 4],
                          swizzled_descriptor(stage)};
     return o;
 }
@@ -162,7 +162,8 @@ static __device__ __forceinline__ void sum_scaled(struct ring &r, const struct s
         uint32_t a[2][4][4];
         barrier_wait(&r.full[r.stage], r.phase);
         const struct operands o = operands_of<BN>(r.stages + (size_t)r.stage * shape<BN>::STAGE_BYTES, group);
-        const typename pair_of<X>::type s[2] = {pair_of<X>::twice(o.scales[0]), pair_of<X>::twice(o.scales[8])};
+        const typename pair_of<X>::type s[2] = {pair_of<X>::twice(__low2half(o.scales)),
+                                                pair_of<X>::twice(__high2half(o.scales))};
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             unpack_half<X, true>(*reinterpret_cast<const uint4 *>(o.nibbles + half * 2048), s, a[half]);
@@ -189,7 +190,7 @@ static __device__ __forceinline__ void sum_exact(struct ring &r, const struct sh
         float sums[BN / 2];
         barrier_wait(&r.full[r.stage], r.phase);
         const struct operands o = operands_of<BN>(r.stages + (size_t)r.stage * shape<BN>::STAGE_BYTES, group);
-        float s0 = __half2float(o.scales[0]), s1 = __half2float(o.scales[8]);
+        float s0 = __low2float(o.scales), s1 = __high2float(o.scales);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             unpack_half<X, false>(*reinterpret_cast<const uint4 *>(o.nibbles + half * 2048), none, a[half]);
