@@ -116,7 +116,7 @@ def wrong_usage():
         for bad in ("", "x", "1,", "-1", "1,,2", "1 2", "9" * 30, ",".join("1" * 17)):
             bench(option, bad).expect(2, option)
     bench("--batch", 0).expect(2, "--batch")
-    bench("--shape", "9b").expect(1, "9b", "tiny, 1.1b, 7b, 8b")
+    bench("--shape", "9b").expect(1, "9b", "tiny, 1.1b, 7b, 13b, 70b, 8b")
     bench("--only", "all").expect(2, "--only")
     bench("--kv", 3).expect(2, "--kv")
     bench("--repeat", 0).expect(2, "--repeat")
