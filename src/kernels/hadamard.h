@@ -7,10 +7,18 @@
 
 #include <stdbool.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { ATOM_HADAMARD_MAX = 1024 }; /* largest n */
 
 bool atom_hadamard_has(int n);
 void atom_hadamard(float *x, int n);
 void atom_hadamard_undo(float *x, int n);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

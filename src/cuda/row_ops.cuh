@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside the row operations: how a row is shared out among threads, and how values become integers.
+ *
+ * A row in stored order, padded as its site is, is cut in chunks of 8 channels: chunk c belongs to thread
+ * c % blockDim, so that half a warp has a run. A block takes a token at a time, its values in registers. */
+#ifndef ATOM_CUDA_ROW_OPS_CUH
+#define ATOM_CUDA_ROW_OPS_CUH
+
+#include "cuda/check.cuh"
+#include "cuda/float_rows.cuh"
+#include "cuda/row_ops.h"
+
+enum { MAX_THREADS = 1024, MAX_CHUNKS = 4 /* of a thread, in registers */, MAX_WARPS = MAX_THREADS / 32 };
+
+/* Where the values of a block's token come from. */
+enum row_source { ROW_GATHERED, ROW_NORM, ROW_SILU, ROW_PLAIN };
+
+struct row_args {
+    enum row_source source;
+    const void *x;
+    size_t stride;
+    int n_rows, n_tok;
+    const int32_t *rows, *order;
+    const float *weight;
+    float eps;
+    /* the cut of a row, integers or not */
+    int k, normal, normal_runs, chunks;
+    /* integers: q NULL when there are none */
+    int8_t *q;
+    float *scales;
+    int k_padded, tok_stride, outlier_scale;
+    int first_shared; /* from this run on, runs share a scale */
+    bool whole;
+    float top, clip;
+    /* floats: y NULL when there are none */
+    void *y;
+    size_t y_stride;
+    enum atom_cuda_float y_type;
+    int32_t *bad;
+    int where;
+};
+
+/* In memory shared by a block. `largest` has a place for this token and one for the next, as bits. */
+struct row_shared {
+    float sums[MAX_WARPS];
+    uint32_t largest[2];
+};
+
+/* Stored channels of a chunk: how many, from `first` on. */
+static __device__ __forceinline__ int chunk_channels(const row_args &a, int chunk, int &first)
+{
+    int at = chunk * PIECE, end = a.normal;
+    first = at;
+    if (at >= a.normal_runs * ATOM_CUDA_RUN) {
+        first = a.normal + at - a.normal_runs * ATOM_CUDA_RUN;
+        end = a.k;
+    }
+    return max(0, min(PIECE, end - first));
+}
+
+/* The row that token t is, or NULL. */
+template <class T> static __device__ __forceinline__ const T *row_of(const row_args &a, int t)
+{
+    int row = a.rows ? a.rows[t] : t;
+    return row >= 0 && row < a.n_rows ? static_cast<const T *>(a.x) + (size_t)row * a.stride : nullptr;
+}
+
+/* ---- sums and maxima --------------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ float warp_sum(float x)
+{
+#pragma unroll
+    for (int h = 16; h; h /= 2)
+        x = __fadd_rn(x, __shfl_xor_sync(0xFFFFFFFFu, x, h));
+    return x;
+}
+
+/* One barrier; the sum of all threads' x, in an order that the number of threads fixes. */
+static __device__ __forceinline__ float block_sum(float x, row_shared &m)
+{
+    x = warp_sum(x);
+    if (threadIdx.x % 32 == 0)
+        m.sums[threadIdx.x / 32] = x;
+    __syncthreads();
+    unsigned lane = threadIdx.x % 32;
+    return warp_sum(lane < blockDim.x / 32 ? m.sums[lane] : 0.0f);
+}
+
+/* As the CPU backend has it: NaN, which spreads, when the mean is not finite. */
+static __device__ __forceinline__ float inverse_rms(float sum, int k, float eps)
+{
+    float mean = __fdiv_rn(sum, (float)k);
+    return mean < INFINITY ? __frcp_rn(__fsqrt_rn(__fadd_rn(mean, eps))) : NAN;
+}
+
+/* A NaN wins. */
+static __device__ __forceinline__ float max_nan(float a, float b)
+{
+    float r;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+
+static __device__ __forceinline__ float abs_max(const float (&v)[PIECE])
+{
+    float m = 0.0f;
+#pragma unroll
+    for (int i = 0; i < PIECE; i++)
+        m = max_nan(m, fabsf(v[i]));
+    return m;
+}
+
+/* The largest of a run's threads. */
+static __device__ __forceinline__ float run_max(float m)
+{
+#pragma unroll
+    for (int h = 8; h; h /= 2)
+        m = max_nan(m, __shfl_xor_sync(0xFFFFFFFFu, m, h));
+    return m;
+}
+
+/* ---- silu -------------------------------------------------------------------------------------------------------- */
+
+/* exp as the CPU kernels compute it (kernels/rows.h), every rounding the same. */
+static __device__ __forceinline__ float exp_as_cpu(float x)
+{
+    const float magic = 0x1.8p23f; /* adding it rounds to an integer, which its low bits then are */
+    float y = fminf(fmaxf(x, -87.0f), 88.0f);
+    float n_magic = __fadd_rn(__fmul_rn(y, 1.44269504f), magic), n = __fadd_rn(n_magic, -magic);
+    float r = fmaf(n, -0.693359375f, y);
+    r = fmaf(n, 2.12194440e-4f, r);
+    float p = 1.0f / 720;
+    p = fmaf(p, r, 1.0f / 120);
+    p = fmaf(p, r, 1.0f / 24);
+    p = fmaf(p, r, 1.0f / 6);
+    p = fmaf(p, r, 0.5f);
+    p = fmaf(p, r, 1.0f);
+    p = fmaf(p, r, 1.0f);
+    float two_n = __int_as_float((__float_as_int(n_magic) << 23) + (127 << 23));
+    return x >= -87.0f ? __fmul_rn(p, two_n) : 0.0f;
+}
+
+static __device__ __forceinline__ float silu_mul(float gate, float up)
+{
+    return __fmul_rn(__fdiv_rn(gate, __fadd_rn(1.0f, exp_as_cpu(-gate))), up);
+}
+
+/* ---- out --------------------------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ uint32_t four_bytes(float a, float b, float c, float d)
+{
+    uint32_t ab = __byte_perm(__float_as_uint(a), __float_as_uint(b), 0x0040);
+    uint32_t cd = __byte_perm(__float_as_uint(c), __float_as_uint(d), 0x0040);
+    return __byte_perm(ab, cd, 0x5410);
+}
+
+/* q = clamp(round(v * inv)): clamping first leaves the same, and adding 1.5 * 2^23 rounds with q in the low byte. */
+static __device__ __forceinline__ uint2 quantized(const float (&v)[PIECE], float inv, float top)
+{
+    float b[PIECE];
+#pragma unroll
+    for (int i = 0; i < PIECE; i++)
+        b[i] = __fadd_rn(fmaxf(fminf(__fmul_rn(v[i], inv), top), -top - 1.0f), 0x1.8p23f);
+    return make_uint2(four_bytes(b[0], b[1], b[2], b[3]), four_bytes(b[4], b[5], b[6], b[7]));
+}
+
+/* A chunk of token t whose group's largest magnitude is m, or of a bad row. */
+static __device__ __forceinline__ void put_integers(const row_args &a, int t, int chunk, const float (&v)[PIECE],
+                                                    float m, bool bad)
+{
+    int run = chunk / (ATOM_CUDA_RUN / PIECE);
+    bool outlier = run >= a.normal_runs;
+    float top = outlier ? 127.0f : a.top, s = 1.0f;
+    if (m >= 0x1p-100f)
+        s = __fdiv_rn(outlier ? m : __fmul_rn(a.clip, m), top);
+    uint2 q = quantized(v, __frcp_rn(s), top);
+    if (bad) {
+        q = make_uint2(0, 0);
+        s = 0.0f;
+    }
+    *reinterpret_cast<uint2 *>(a.q + (size_t)t * a.k_padded + (size_t)chunk * PIECE) = q;
+    bool first = chunk % (ATOM_CUDA_RUN / PIECE) == 0 && (run <= a.first_shared);
+    int scale = a.whole ? 0 : outlier ? a.outlier_scale : run;
+    if (first)
+        a.scales[(size_t)scale * a.tok_stride + t] = s;
+}
+
+static __device__ __forceinline__ void put_floats(const row_args &a, int t, int chunk, const float (&v)[PIECE],
+                                                  bool bad)
+{
+    int first, n = chunk_channels(a, chunk, first);
+    bool zero = bad && a.bad && a.where;
+    float out[PIECE];
+#pragma unroll
+    for (int i = 0; i < PIECE; i++)
+        out[i] = zero ? 0.0f : v[i];
+    store_floats(a.y_type, a.y, (size_t)t * a.y_stride + (size_t)first, out, n);
+}
+
+/* By one thread of a bad row's block, the one that wrote scale 0. */
+static __device__ __forceinline__ void mark_bad(const row_args &a, int t)
+{
+    bool marks = a.bad && a.where;
+    if (marks && !a.bad[t])
+        a.bad[t] = a.where;
+    if (!marks && a.q)
+        a.scales[t] = NAN;
+}
+
+/* A token's values, chunk i of this thread in v[i], go out. One barrier. `turn` counts the block's tokens. */
+template <int CHUNKS>
+static __device__ __forceinline__ void put_row(const row_args &a, int t, int turn, const float (&v)[CHUNKS][PIECE],
+                                               row_shared &shared)
+{
+    float m[CHUNKS];
+    bool fine = true;
+#pragma unroll
+    for (int i = 0; i < CHUNKS; i++) {
+        int chunk = threadIdx.x + i * blockDim.x, run = chunk / (ATOM_CUDA_RUN / PIECE);
+        m[i] = abs_max(v[i]);
+        fine &= m[i] < INFINITY;
+        if (a.q)
+            m[i] = run_max(m[i]);
+        if (run >= a.first_shared && chunk % (ATOM_CUDA_RUN / PIECE) == 0)
+            atomicMax(&shared.largest[turn % 2], __float_as_uint(m[i]));
+    }
+    bool bad = __syncthreads_or(!fine);
+    if (threadIdx.x == 0)
+        shared.largest[(turn + 1) % 2] = 0;
+#pragma unroll
+    for (int i = 0; i < CHUNKS; i++) {
+        int chunk = threadIdx.x + i * blockDim.x, run = chunk / (ATOM_CUDA_RUN / PIECE);
+        if (run >= a.first_shared)
+            m[i] = __uint_as_float(shared.largest[turn % 2]);
+        if (a.q && chunk < a.chunks)
+            put_integers(a, t, chunk, v[i], m[i], bad);
+        else if (a.y && chunk < a.chunks)
+            put_floats(a, t, chunk, v[i], bad);
+    }
+    if (bad && threadIdx.x == 0)
+        mark_bad(a, t);
+}
+
+/* The kernels: rows through shared memory, rows in the order they lie in, rows too long for registers. */
+void atom_cuda_gathered_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s);
+void atom_cuda_direct_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s);
+void atom_cuda_long_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s);
+
+#endif
