@@ -54,7 +54,7 @@ struct atom_gpu_linear_kind {
     enum atom_status (*open)(const struct atom_gpu_linear_ask *ask, struct atom_gpu_linear *out,
                              struct atom_error *err);
     void (*close)(void *state); /* takes NULL */
-    /* From here on n_tok tokens, with activations and results `copies` times. */
+    /* From here on n_tok tokens, with activations and results `copies` times; ATOM_ERR_UNSUPPORTED as open. */
     enum atom_status (*set)(void *state, int n_tok, int copies, struct atom_error *err);
     enum atom_status (*put)(void *state, int copy, atom_cuda_stream s, struct atom_error *err);
     /* Quantizes as many activations of the same shape; NULL: nothing is quantized for this scheme. */
@@ -63,6 +63,7 @@ struct atom_gpu_linear_kind {
 };
 
 extern const struct atom_gpu_linear_kind atom_gpu_w4; /* w4a4 and w4a8 */
+extern const struct atom_gpu_linear_kind atom_gpu_blas_fp16, atom_gpu_blas_int8, atom_gpu_blas_fp8;
 
 double atom_gpu_result_f16(const void *row, size_t i);
 

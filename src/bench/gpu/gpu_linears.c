@@ -13,6 +13,9 @@
 static const struct atom_gpu_linear_kind *const kinds[ATOM_GPU_N_SCHEMES] = {
     [ATOM_GPU_W4A4] = &atom_gpu_w4,
     [ATOM_GPU_W4A8] = &atom_gpu_w4,
+    [ATOM_GPU_BLAS_FP16] = &atom_gpu_blas_fp16,
+    [ATOM_GPU_BLAS_INT8] = &atom_gpu_blas_int8,
+    [ATOM_GPU_BLAS_FP8] = &atom_gpu_blas_fp8,
 };
 
 double atom_gpu_result_f16(const void *row, size_t i) { return (double)atom_f16_float(((const uint16_t *)row)[i]); }
@@ -127,16 +130,34 @@ static enum atom_status time_both(struct linear *l, struct atom_error *err)
     return st;
 }
 
+/* A line without a time says why there is none: of a scheme, or of one number of tokens. */
+static void tell_missing(const struct linear *l, int n_tok, const struct atom_error *why)
+{
+    struct atom_gpu_line line = blank_line(l);
+    line.tokens = n_tok;
+    snprintf(line.how, sizeof line.how, "%.*s", ATOM_GPU_HOW - 1, why->message);
+    atom_gpu_tell_line(l->run, &line, NULL, ATOM_GPU_NONE);
+}
+
 static enum atom_status measure_tokens(struct linear *l, int n_tok, struct atom_error *err)
 {
+    struct atom_error why = {0};
     char phase[96];
     l->n_tok = n_tok;
     l->copies = atom_gpu_copies(launch_bytes(l, n_tok));
     l->copies = l->copies < l->open.copies ? l->copies : l->open.copies;
     snprintf(phase, sizeof phase, "%s %s", atom_gpu_scheme_names[l->scheme], l->m->shape);
     enum atom_status st = atom_gpu_tell(l->run, phase, err);
-    st = st ? st : l->kind->set(l->open.state, n_tok, l->copies, err);
-    st = st ? st : compare(l, err);
+    if (st)
+        return st;
+    st = l->kind->set(l->open.state, n_tok, l->copies, &why);
+    if (st == ATOM_ERR_UNSUPPORTED) {
+        tell_missing(l, n_tok, &why);
+        return ATOM_OK;
+    }
+    if (st)
+        return atom_fail(err, st, "%s", why.message);
+    st = compare(l, err);
     return st ? st : time_both(l, err);
 }
 
@@ -147,17 +168,12 @@ static enum atom_status measure_scheme(struct linear *l, struct atom_error *err)
     struct atom_error why = {0};
     enum atom_status st = l->kind->open(&ask, &l->open, &why);
     if (st == ATOM_ERR_UNSUPPORTED) {
-        struct atom_gpu_line line = blank_line(l);
-        snprintf(line.how, sizeof line.how, "%.*s", ATOM_GPU_HOW - 1, why.message);
-        atom_gpu_tell_line(l->run, &line, NULL, ATOM_GPU_NONE);
+        tell_missing(l, 0, &why);
         l->run->done += tokens->n;
         return ATOM_OK;
     }
-    if (st) {
-        if (err)
-            *err = why;
-        return st;
-    }
+    if (st)
+        return atom_fail(err, st, "%s", why.message);
     for (int i = 0; i < tokens->n && !st; i++)
         st = measure_tokens(l, tokens->at[i], err);
     l->kind->close(l->open.state);

@@ -3,6 +3,7 @@
 #include "bench/gpu/gpu_linear.h"
 
 #include "base/error.h"
+#include "bench/gpu/gpu_quantize.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@ struct w4 {
     struct atom_cuda_site site;
     struct atom_cuda_weights *w[ATOM_GPU_MAX_COPIES];
     void *q, *scales, *workspace, *y;
+    struct atom_gpu_quantize *quantize;
     int n_tok, tok_stride;
     size_t q_bytes, scale_count; /* of one launch */
 };
@@ -78,6 +80,7 @@ static void close_w4(void *state)
     atom_cuda_free(w->q);
     atom_cuda_free(w->scales);
     atom_cuda_free(w->workspace);
+    atom_gpu_quantize_free(w->quantize);
     free(w);
 }
 
@@ -115,6 +118,8 @@ static enum atom_status open_w4(const struct atom_gpu_linear_ask *ask, struct at
     st = st ? st : make_acts(w, ask->max_tok, err);
     st = st ? st : make_workspace(w, ask->max_tok, err);
     st = st ? st : try_one(w, err);
+    st = st ? st
+            : atom_gpu_quantize_create(&w->site, ask->scheme == ATOM_GPU_W4A4 ? 4 : 8, ask->max_tok, &w->quantize, err);
     if (!st) {
         out->weight_bytes = (double)atom_cuda_weights_bytes(w->w[0]);
         out->copies = atom_gpu_copies(out->weight_bytes);
@@ -156,6 +161,13 @@ static enum atom_status put_w4(void *state, int copy, atom_cuda_stream s, struct
                                          .y_stride = stride,
                                          .workspace = w->workspace};
     return atom_cuda_linear_run(&job, s, err);
+}
+
+static enum atom_status put_quantize(void *state, int copy, atom_cuda_stream s, struct atom_error *err)
+{
+    const struct w4 *w = state;
+    (void)copy;
+    return atom_gpu_quantize_put(w->quantize, w->n_tok, s, err);
 }
 
 static enum atom_status try_one(struct w4 *w, struct atom_error *err)
@@ -232,4 +244,5 @@ const struct atom_gpu_linear_kind atom_gpu_w4 = {.bound = ATOM_GPU_INT8,
                                                  .close = close_w4,
                                                  .set = set_w4,
                                                  .put = put_w4,
+                                                 .put_quantize = put_quantize,
                                                  .wanted = wanted_w4};
