@@ -23,6 +23,11 @@ struct blas {
 
 static size_t acts_f16(const struct atom_gpu_matrix *m, int n_tok) { return 2 * (size_t)n_tok * (size_t)m->k; }
 static size_t acts_bytes(const struct atom_gpu_matrix *m, int n_tok) { return (size_t)n_tok * (size_t)m->k; }
+/* Copies begin at addresses that any algorithm may take. */
+static size_t aligned(size_t n_bytes) { return (n_bytes + 255) / 256 * 256; }
+static size_t x_bytes(const struct blas *b) { return aligned((size_t)b->n_tok * (size_t)b->m->k * b->bytes); }
+static size_t w_bytes(const struct blas *b) { return aligned((size_t)b->m->n * (size_t)b->m->k * b->bytes); }
+
 static double result_i32(const void *row, size_t i) { return (double)((const int32_t *)row)[i]; }
 
 static void close_blas(void *state)
@@ -61,12 +66,14 @@ static enum atom_status open_blas(const struct atom_gpu_linear_ask *ask, struct 
     b->m = ask->matrix;
     b->y = ask->y;
     set_type(b, ask->scheme);
-    size_t row = (size_t)b->m->k * b->bytes, weights = (size_t)b->m->n * row;
+    size_t row = (size_t)b->m->k * b->bytes, weights = w_bytes(b);
     out->weight_bytes = (double)weights;
     out->copies = atom_gpu_copies((double)weights);
     enum atom_status st = atom_cuda_blas_open(&b->lib, err);
     st = st ? st : atom_gpu_alloc_random(weights * (size_t)out->copies, b->numbers, SEED_W, &b->w, err);
-    st = st ? st : atom_gpu_alloc_random(atom_gpu_pool((size_t)ask->max_tok * row), b->numbers, SEED_X, &b->x, err);
+    st = st ? st
+            : atom_gpu_alloc_random(atom_gpu_pool(aligned((size_t)ask->max_tok * row)) + ATOM_GPU_MAX_COPIES * 256,
+                                    b->numbers, SEED_X, &b->x, err);
     if (st) {
         close_blas(b);
         return st;
@@ -88,12 +95,11 @@ static enum atom_status set_blas(void *state, int n_tok, int copies, struct atom
 static enum atom_status put_blas(void *state, int copy, atom_cuda_stream s, struct atom_error *err)
 {
     struct blas *b = state;
-    size_t c = (size_t)copy, row = (size_t)b->m->k * b->bytes,
-           y_row = b->shape.y_stride * (b->shape.type == ATOM_CUDA_BLAS_INT8 ? 4 : 2);
+    size_t c = (size_t)copy, y_row = b->shape.y_stride * (b->shape.type == ATOM_CUDA_BLAS_INT8 ? 4 : 2);
     const struct atom_cuda_blas_job job = {.plan = b->plan,
                                            .n_tok = b->n_tok,
-                                           .x = (uint8_t *)b->x + c * (size_t)b->n_tok * row,
-                                           .w = (uint8_t *)b->w + c * (size_t)b->m->n * row,
+                                           .x = (uint8_t *)b->x + c * x_bytes(b),
+                                           .w = (uint8_t *)b->w + c * w_bytes(b),
                                            .y = (uint8_t *)b->y + c * (size_t)b->n_tok * y_row};
     return atom_cuda_blas_run(&job, s, err);
 }
@@ -123,8 +129,8 @@ static double number(enum atom_gpu_random kind, uint32_t seed, size_t i)
 static struct atom_gpu_wanted wanted_blas(const void *state, int copy, int tok, int row)
 {
     const struct blas *b = state;
-    size_t k = (size_t)b->m->k, x0 = ((size_t)copy * (size_t)b->n_tok + (size_t)tok) * k,
-           w0 = ((size_t)copy * (size_t)b->m->n + (size_t)row) * k;
+    size_t k = (size_t)b->m->k, x0 = (size_t)copy * x_bytes(b) / b->bytes + (size_t)tok * k,
+           w0 = (size_t)copy * w_bytes(b) / b->bytes + (size_t)row * k;
     double y = 0, magnitude = 0;
     for (size_t c = 0; c < k; c++) {
         double term = number(b->numbers, SEED_X, x0 + c) * number(b->numbers, SEED_W, w0 + c);

@@ -41,7 +41,8 @@ struct atom_gpu_stream_job {
     const void *from;
     void *to, *sink;
     size_t n_bytes;
-    int blocks_per_sm, ahead; /* loads in flight in a thread: 4, 8 or 16 */
+    int blocks_per_sm; /* 0: as many as leave each thread one turn */
+    int ahead;         /* loads of a turn: 1, 2, 4, 8 or 16 */
 };
 enum atom_status atom_gpu_stream_put(const struct atom_gpu_stream_job *job, atom_cuda_stream s, struct atom_error *err);
 enum atom_status atom_gpu_nothing_put(atom_cuda_stream s, struct atom_error *err);

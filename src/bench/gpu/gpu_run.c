@@ -86,13 +86,19 @@ static void describe(const struct atom_cuda_device *d, struct atom_gpu_machine *
 static enum atom_status measure(struct atom_gpu_run *run, struct atom_error *err)
 {
     const struct atom_gpu_options *opt = run->opt;
-    run->total = 1 + (opt->linears ? atom_gpu_count_linears(run) : 0);
+    run->total = 1 + (opt->linears ? atom_gpu_count_linears(run) : 0) +
+                 (opt->rows ? atom_gpu_count_operations(run, ATOM_GPU_ROWS) : 0) +
+                 (opt->attention ? atom_gpu_count_operations(run, ATOM_GPU_ATTENTION) : 0);
     enum atom_status st = atom_gpu_tell(run, "ceilings", err);
     st = st ? st : atom_gpu_ceilings_measure(run->timer, &run->ceilings, err);
     if (!st && opt->ceilings)
         tell_ceilings(run);
     if (!st && opt->linears)
         st = atom_gpu_linears(run, err);
+    if (!st && opt->rows)
+        st = atom_gpu_operations(run, ATOM_GPU_ROWS, err);
+    if (!st && opt->attention)
+        st = atom_gpu_operations(run, ATOM_GPU_ATTENTION, err);
     return st;
 }
 
