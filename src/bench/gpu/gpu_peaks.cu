@@ -44,23 +44,34 @@ static __global__ void __launch_bounds__(256) stream(const uint4 *from, uint4 *t
 
 template <int AHEAD> static void launch(const struct atom_gpu_stream_job *j, atom_cuda_stream s)
 {
-    unsigned blocks = (unsigned)(atom_cuda_opened()->n_sm * j->blocks_per_sm);
+    size_t n = j->n_bytes / 16, turns = (n + 256 * AHEAD - 1) / (256 * AHEAD);
+    unsigned blocks = j->blocks_per_sm ? (unsigned)(atom_cuda_opened()->n_sm * j->blocks_per_sm) : (unsigned)turns;
     const uint4 *from = (const uint4 *)j->from;
     if (j->to)
-        stream<AHEAD, true><<<blocks, 256, 0, s>>>(from, (uint4 *)j->to, NULL, j->n_bytes / 16);
+        stream<AHEAD, true><<<blocks, 256, 0, s>>>(from, (uint4 *)j->to, NULL, n);
     else
-        stream<AHEAD, false><<<blocks, 256, 0, s>>>(from, NULL, (unsigned *)j->sink, j->n_bytes / 16);
+        stream<AHEAD, false><<<blocks, 256, 0, s>>>(from, NULL, (unsigned *)j->sink, n);
 }
 
 extern "C" enum atom_status atom_gpu_stream_put(const struct atom_gpu_stream_job *j, atom_cuda_stream s,
                                                 struct atom_error *err)
 {
-    if (j->ahead >= 16)
-        launch<16>(j, s);
-    else if (j->ahead >= 8)
-        launch<8>(j, s);
-    else
+    switch (j->ahead) {
+    case 1:
+        launch<1>(j, s);
+        break;
+    case 2:
+        launch<2>(j, s);
+        break;
+    case 4:
         launch<4>(j, s);
+        break;
+    case 8:
+        launch<8>(j, s);
+        break;
+    default:
+        launch<16>(j, s);
+    }
     return atom_cuda_launched("reading memory", err);
 }
 
