@@ -114,7 +114,7 @@ struct atom_cuda_attend {
     void *out;                 /* [max_tok, heads * head_dim] */
     size_t q_stride, out_stride;
     float scale;     /* 1/sqrt(head_dim) */
-    void *workspace; /* of the launcher's own size; decode's is zeroed once when it is made */
+    void *workspace; /* of the launcher's own size */
 };
 
 /* Decode's workspace for steps of up to so many sequences whose positions end before max_position. */

@@ -3,6 +3,7 @@
  *
  * Floats follow the CPU's kernels operation by operation, so that the integers are the same. */
 #include "cuda/check.cuh"
+#include "cuda/hadamard.cuh"
 #include "cuda/kv_pages.cuh"
 #include "kernels/hadamard.h"
 
@@ -54,8 +55,9 @@ extern "C" enum atom_status atom_cuda_turns(float *turns, int max_position, int 
  * Lane l holds pairs i = l, l+32, ...: of q and k channels i and i+H, of v channels 2i and 2i+1. */
 
 struct shape {
-    int heads, kv_heads, head_dim, bits, wide, order; /* order: of the small Hadamard matrix, 1 where there is none */
-    float clip, hadamard_by;
+    int heads, kv_heads, head_dim, bits, wide;
+    float clip;
+    hadamard_shape hadamard;
     bool rope_keys, rotate_qk, rotate_v;
     size_t half_bytes, page_bytes;
 };
@@ -88,47 +90,6 @@ template <int N> static __device__ void rope(vector<N> &v, const float2 *turns, 
     }
 }
 
-/* Entry (i, j) of Paley's matrix (kernels/hadamard.c). */
-static __device__ float paley(int i, int j, int order)
-{
-    int q = order - 1, d = (i - j + q) % q;
-    if (i == j || i == 0)
-        return 1.0f;
-    if (j == 0)
-        return -1.0f;
-    for (int r = 1; r <= q / 2; r++)
-        if (r * r % q == d)
-            return 1.0f;
-    return -1.0f;
-}
-
-/* In shared memory, in the order of atom_hadamard. */
-static __device__ void hadamard(float *x, int n, int order, float by)
-{
-    int lane = threadIdx.x % 32;
-    if (order > 1) {
-        float y[ATOM_CUDA_MAX_HEAD / 32] = {};
-        for (int k = 0; lane + 32 * k < n; k++)
-            for (int d = lane + 32 * k, j = 0; j < order; j++)
-                y[k] = __fadd_rn(y[k], __fmul_rn(paley(d % order, j, order), x[d / order * order + j]));
-        __syncwarp();
-        for (int k = 0; lane + 32 * k < n; k++)
-            x[lane + 32 * k] = y[k];
-        __syncwarp();
-    }
-    for (int h = order; h < n; h *= 2) {
-        for (int i = lane; i < n / 2; i += 32) {
-            float *a = x + i / h * 2 * h + i % h, u = a[0], w = a[h];
-            a[0] = __fadd_rn(u, w);
-            a[h] = __fsub_rn(u, w);
-        }
-        __syncwarp();
-    }
-    for (int i = lane; i < n; i += 32)
-        x[i] = __fmul_rn(x[i], by);
-    __syncwarp();
-}
-
 /* step, apart: channel of pair i, side z is i*step + z*apart. */
 template <int N> static __device__ void rotate(vector<N> &v, const shape &s, int step, int apart, float *scratch)
 {
@@ -138,7 +99,7 @@ template <int N> static __device__ void rotate(vector<N> &v, const shape &s, int
         if (lane + j / 2 * 32 < half)
             scratch[(lane + j / 2 * 32) * step + j % 2 * apart] = v.x[j / 2][j % 2];
     __syncwarp();
-    hadamard(scratch, s.head_dim, s.order, s.hadamard_by);
+    hadamard(scratch, s.hadamard, false);
 #pragma unroll
     for (int j = 0; j < 2 * N; j++)
         if (lane + j / 2 * 32 < half)
@@ -280,17 +241,13 @@ template <class T, int N> static __global__ void __launch_bounds__(STORE_WARPS *
 
 static shape shape_of(const struct atom_cuda_kv *kv)
 {
-    int order = kv->head_dim;
-    while (order % 2 == 0)
-        order /= 2;
     return {kv->heads,
             kv->kv_heads,
             kv->head_dim,
             kv->bits,
             kv->wide,
-            order == 1 ? 1 : 4 * order,
             kv->clip,
-            1.0f / sqrtf((float)kv->head_dim),
+            hadamard_of(kv->head_dim),
             kv->rope == ATOM_KV_POST,
             (kv->rotate & ATOM_ROTATE_QK) != 0,
             (kv->rotate & ATOM_ROTATE_V) != 0,

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Decode attention inside a warp: a page's integers as fragments of mma, scores, weights, weighted values.
+ *
+ * A nibble or a byte in a half's low bits is the number times 2^-24, a subnormal that tensor cores multiply exactly, so
+ * that unpacking is a mask; a nibble four bits up is 16 times that, undone in the queries for keys and in the result
+ * for values. Scales and zero points of keys are applied to scores; those of values to weights and, as a sum, to the
+ * result. */
+#ifndef ATOM_CUDA_DECODE_PAGE_CUH
+#define ATOM_CUDA_DECODE_PAGE_CUH
+
+#include "cuda/decode.cuh"
+#include "cuda/mma.cuh"
+
+#define PAGE_FN static __device__ __forceinline__
+
+template <int WIDE, int BITS, bool PRE> struct decode_dims {
+    static constexpr int wide = WIDE, bits = BITS, pairs = WIDE / 8, tiles = WIDE / 16;
+    static constexpr bool pre = PRE, integers = BITS != 16;
+    static constexpr int key_n = key_words(WIDE, BITS), value_n = value_words(WIDE, BITS);
+    static constexpr int half = half_bytes(WIDE, BITS), data = data_bytes(WIDE, BITS), page = 2 * half;
+};
+
+/* ---- unpacking --------------------------------------------------------------------------------------------------- */
+
+template <int N> PAGE_FN void load_unit(uint32_t (&w)[N], const uint8_t *data, int unit, int n_units)
+{
+#pragma unroll
+    for (int i = 0; i < N / 4; i++)
+        *reinterpret_cast<uint4 *>(&w[4 * i]) = reinterpret_cast<const uint4 *>(data)[i * n_units + unit];
+#pragma unroll
+    for (int i = N / 4 * 4; i < N; i++)
+        w[i] = *reinterpret_cast<const uint32_t *>(data + word_offset(i, N, unit, n_units));
+}
+
+PAGE_FN uint32_t low_nibbles(uint32_t x) { return x & 0x000F000Fu; }
+PAGE_FN uint32_t high_nibbles(uint32_t x) { return x & 0x00F000F0u; }
+
+/* Pairs 2m, 2m+1 of a unit: their first channels, their second ones. */
+template <class D> PAGE_FN void key_halves(const uint32_t (&w)[D::key_n], int m, uint32_t &first, uint32_t &second)
+{
+    if (D::bits == 4) {
+        uint32_t x = m % 2 ? w[m / 2] >> 8 : w[m / 2];
+        first = low_nibbles(x), second = high_nibbles(x);
+    } else if (D::bits == 8) {
+        first = __byte_perm(w[m], 0, 0x4140), second = __byte_perm(w[m], 0, 0x4342);
+    } else {
+        first = w[2 * m], second = w[2 * m + 1];
+    }
+}
+
+template <class D> PAGE_FN void value_tile(const uint32_t (&w)[D::value_n], int t, uint32_t (&a)[4])
+{
+    if (D::bits == 4) {
+        a[0] = low_nibbles(w[t]), a[1] = high_nibbles(w[t]);
+        a[2] = low_nibbles(w[t] >> 8), a[3] = high_nibbles(w[t] >> 8);
+    } else if (D::bits == 8) {
+        a[0] = __byte_perm(w[2 * t], 0, 0x4140), a[1] = __byte_perm(w[2 * t], 0, 0x4342);
+        a[2] = __byte_perm(w[2 * t + 1], 0, 0x4140), a[3] = __byte_perm(w[2 * t + 1], 0, 0x4342);
+    } else {
+        a[0] = w[4 * t], a[1] = w[4 * t + 1], a[2] = w[4 * t + 2], a[3] = w[4 * t + 3];
+    }
+}
+
+PAGE_FN __half2 as_half2(uint32_t x) { return *reinterpret_cast<__half2 *>(&x); }
+PAGE_FN uint32_t as_bits(__half2 x) { return *reinterpret_cast<uint32_t *>(&x); }
+
+/* q - zero of two keys' halves, exactly: in the low bits of 1024 a number counts one. */
+template <class D> PAGE_FN void minus_zero(uint32_t &first, uint32_t &second, __half2 zero)
+{
+    const __half2 big = __float2half2_rn(1024.0f);
+    if (!D::integers)
+        return;
+    first = as_bits(__hsub2(as_half2(first | 0x64006400u), __hadd2(big, zero)));
+    if (D::bits == 8)
+        second = as_bits(__hsub2(as_half2(second | 0x64006400u), __hadd2(big, zero)));
+    else
+        second = as_bits(__hfma2(as_half2(second | 0x64006400u), __float2half2_rn(0.0625f),
+                                 __hneg2(__hadd2(__float2half2_rn(64.0f), zero))));
+}
+
+PAGE_FN void rotate_pair(uint32_t &first, uint32_t &second, uint32_t cos, uint32_t sin)
+{
+    __half2 a = as_half2(first), b = as_half2(second), c = as_half2(cos), s = as_half2(sin);
+    first = as_bits(__hfma2(__hneg2(b), s, __hmul2(a, c)));
+    second = as_bits(__hfma2(a, s, __hmul2(b, c)));
+}
+
+/* ---- a unit's rows ----------------------------------------------------------------------------------------------- */
+
+/* Columns of mma's B and C are query rows; a lane has its fragment of B for column lane/4 and sums for columns
+ * 2(lane%4) and +1. With PRE, n rows, 1, 2 or 4, lie 8/n times side by side: column u*n + row is turned back by the
+ * first position of page u of a run of 8/n pages, so that keys need turning by their place in the page alone. */
+template <class D> struct rows {
+    uint32_t q[D::pairs];
+    float c[2], cz[2]; /* a score is key scale * (c * sum - key zero * cz) */
+    float max[2];      /* scores count from here; weights stay below TOO_MUCH */
+    float sum[2], zeros[2];
+    int limit[2];  /* positions that are seen */
+    int of_run[2]; /* page of the run that the column is for */
+    float o[D::tiles][4];
+    int n, run; /* rows; pages side by side */
+};
+
+static constexpr float TOO_MUCH = 1024.0f, NOTHING_YET = -1e30f;
+
+/* Scale, zero point * 2^-24 of positions g and g+8. */
+struct page_scales {
+    float s[2], z[2];
+};
+
+template <class D> PAGE_FN page_scales load_scales(const uint8_t *half, int g)
+{
+    page_scales r = {{1.0f, 1.0f}, {0.0f, 0.0f}};
+    if (D::integers) {
+        uint2 t = reinterpret_cast<const uint2 *>(half + D::data)[g];
+        float2 a = __half22float2(as_half2(t.x)), b = __half22float2(as_half2(t.y));
+        r = {{a.x, b.x}, {a.y, b.y}};
+    }
+    return r;
+}
+
+/* turns: this lane's cos and sin of positions g and g+8, for PRE. */
+template <class D>
+PAGE_FN void page_scores(float (&score)[4], const uint8_t *keys, const rows<D> &r, const uint4 *turns)
+{
+    int lane = threadIdx.x % 32;
+    uint32_t w0[D::key_n], w1[D::key_n];
+    __half2 zero0 = {}, zero1 = {};
+    load_unit(w0, keys, lane, KEY_UNITS);
+    load_unit(w1, keys, lane + 32, KEY_UNITS);
+    if (D::pre && D::integers) {
+        uint2 t = reinterpret_cast<const uint2 *>(keys + D::data)[lane / 4];
+        zero0 = __half2half2(__ushort2half_rn((unsigned short)(t.x >> 16)));
+        zero1 = __half2half2(__ushort2half_rn((unsigned short)(t.y >> 16)));
+    }
+    float other[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    score[0] = score[1] = score[2] = score[3] = 0.0f;
+#pragma unroll
+    for (int m = 0; m < D::tiles; m++) {
+        uint32_t a[4];
+        key_halves<D>(w0, m, a[0], a[2]);
+        key_halves<D>(w1, m, a[1], a[3]);
+        if (D::pre) {
+            uint4 t = turns[m * 32];
+            minus_zero<D>(a[0], a[2], zero0);
+            minus_zero<D>(a[1], a[3], zero1);
+            rotate_pair(a[0], a[2], t.x, t.y);
+            rotate_pair(a[1], a[3], t.z, t.w);
+        }
+        mma(m % 2 ? other : score, a, r.q[2 * m], r.q[2 * m + 1]);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        score[i] += other[i];
+    page_scales k = load_scales<D>(keys, lane / 4);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float x = score[i] * r.c[i % 2];
+        if (D::integers && !D::pre)
+            x = fmaf(-k.z[i / 2], r.cz[i % 2], x);
+        score[i] = x * k.s[i / 2];
+    }
+}
+
+/* The largest score of a column, counted with its value's scale, over the warp's positions and the columns of a row. */
+template <class D> PAGE_FN void column_max(float (&top)[2], int n)
+{
+    if (D::pre && n == 1)
+        top[0] = top[1] = fmaxf(top[0], top[1]);
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+#pragma unroll
+        for (int by = 4; by < 32; by *= 2)
+            top[j] = fmaxf(top[j], __shfl_xor_sync(0xFFFFFFFFu, top[j], by));
+        if (D::pre && n <= 2)
+            top[j] = fmaxf(top[j], __shfl_xor_sync(0xFFFFFFFFu, top[j], 1));
+        if (D::pre && n <= 4)
+            top[j] = fmaxf(top[j], __shfl_xor_sync(0xFFFFFFFFu, top[j], 2));
+    }
+}
+
+/* Counts scores from a larger one from now on. */
+template <class D> PAGE_FN void raise_max(rows<D> &r, const float (&score)[4], const float (&s)[2])
+{
+    float top[2];
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+        top[j] = fmaxf(score[j] + __log2f(s[0]), score[2 + j] + __log2f(s[1]));
+    column_max<D>(top, r.n);
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        float m = fmaxf(r.max[j], top[j]), by = exp2_fast(r.max[j] - m);
+        r.max[j] = m;
+        r.sum[j] *= by;
+        r.zeros[j] *= by;
+#pragma unroll
+        for (int t = 0; t < D::tiles; t++)
+            r.o[t][j] *= by, r.o[t][2 + j] *= by;
+    }
+}
+
+/* Scores to weights: fragments b of mma, the weights times their values' scales. */
+template <class D>
+PAGE_FN void page_weights(const float (&score)[4], const page_scales &v, rows<D> &r, uint32_t (&b)[2])
+{
+    float e[4], p[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        e[i] = exp2_fast(score[i] - r.max[i % 2]);
+        p[i] = e[i] * v.s[i / 2];
+    }
+    bool fine = p[0] <= TOO_MUCH && p[1] <= TOO_MUCH && p[2] <= TOO_MUCH && p[3] <= TOO_MUCH;
+    if (!__all_sync(0xFFFFFFFFu, fine)) {
+        raise_max(r, score, v.s);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            e[i] = exp2_fast(score[i] - r.max[i % 2]);
+            p[i] = e[i] * v.s[i / 2];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        __half2 h = __floats2half2_rn(p[2 * i], p[2 * i + 1]);
+        float2 back = __half22float2(h);
+        r.sum[0] += e[2 * i];
+        r.sum[1] += e[2 * i + 1];
+        if (D::integers) {
+            r.zeros[0] = fmaf(back.x, v.z[i], r.zeros[0]);
+            r.zeros[1] = fmaf(back.y, v.z[i], r.zeros[1]);
+        }
+        b[i] = transpose(as_bits(h));
+    }
+}
+
+/* A page whose first position is first_pos, the u-th of its run. */
+template <class D> PAGE_FN void attend_page(const uint8_t *page, int first_pos, int u, rows<D> &r, const uint4 *turns)
+{
+    int lane = threadIdx.x % 32, g = lane / 4;
+    float score[4];
+    uint32_t b[2], w[D::value_n];
+    page_scores(score, page, r, turns);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        bool seen = first_pos + g + i / 2 * 8 < r.limit[i % 2];
+        if (D::pre)
+            seen &= r.of_run[i % 2] == u;
+        if (!seen)
+            score[i] = -INFINITY;
+    }
+    load_unit(w, page + D::half, lane, VALUE_UNITS);
+    page_weights(score, load_scales<D>(page + D::half, g), r, b);
+#pragma unroll
+    for (int t = 0; t < D::tiles; t++) {
+        uint32_t a[4];
+        value_tile<D>(w, t, a);
+        mma(r.o[t], a, b[0], b[1]);
+    }
+}
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Decode attention: the workspace, and a step's sequences cut into units once for all its layers. */
+#include "cuda/check.cuh"
+#include "cuda/decode.cuh"
+
+static size_t up(size_t n_bytes) { return (n_bytes + 255) / 256 * 256; }
+
+decode_space atom_cuda_decode_space(const struct atom_cuda_kv *kv, int max_seqs, int max_pages, void *workspace)
+{
+    uint8_t *at = (uint8_t *)workspace;
+    decode_space d = {};
+    d.tiles = kv->heads / kv->kv_heads; /* eight tokens are as many tiles as there are heads over one */
+    for (int n = 1, slots; n <= ATOM_CUDA_DECODE_TOK; n++) {
+        slots = n * splits_of(max_pages, n);
+        d.slots = slots > d.slots ? slots : d.slots;
+    }
+    size_t rows = (size_t)max_seqs * (size_t)d.slots * (size_t)kv->heads;
+    size_t units = (size_t)max_seqs * (size_t)(d.slots * (2 + d.tiles / TILE_ROWS));
+    d.n_units = (int *)at, at += 256;
+    d.arrived = (int *)at, at += up((size_t)max_seqs * (size_t)(kv->kv_heads * d.tiles) * sizeof(int));
+    d.units = (int4 *)at, at += up(units * sizeof(int4));
+    d.weight = (float2 *)at, at += up(rows * sizeof(float2));
+    d.part = (float *)at, at += up(rows * (size_t)kv->wide * sizeof(float));
+    d.n_bytes = (size_t)(at - (uint8_t *)workspace);
+    return d;
+}
+
+extern "C" size_t atom_cuda_decode_workspace(const struct atom_cuda_kv *kv, int max_seqs, int max_position)
+{
+    return atom_cuda_decode_space(kv, max_seqs, (max_position + PAGE - 1) / PAGE, NULL).n_bytes;
+}
+
+/* One block. The order of units is nobody's business: no result depends on it. */
+static __global__ void plan(const struct atom_cuda_step step, const decode_space d, int kv_heads, int rep)
+{
+    __shared__ int taken;
+    for (int i = threadIdx.x; i < step.max_seqs * kv_heads * d.tiles; i += blockDim.x)
+        d.arrived[i] = 0;
+    if (threadIdx.x == 0)
+        taken = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < step.max_seqs; i += blockDim.x) {
+        struct atom_cuda_seq seq = step.seqs[i];
+        if (seq.n_tok < 1 || seq.n_tok > ATOM_CUDA_DECODE_TOK)
+            continue;
+        int n_pages = (seq.pos0 + seq.n_tok + PAGE - 1) / PAGE;
+        int n_splits = splits_of(n_pages, seq.n_tok), n_tiles = (seq.n_tok * rep + TILE_ROWS - 1) / TILE_ROWS;
+        int at = atomicAdd(&taken, n_splits * n_tiles);
+        for (int s = 0; s < n_splits; s++)
+            for (int t = 0; t < n_tiles; t++) {
+                int first = (int)((int64_t)n_pages * s / n_splits), last = (int)((int64_t)n_pages * (s + 1) / n_splits);
+                d.units[at++] = pack_unit({i, first, last - first, s, n_splits, t});
+            }
+    }
+    __syncthreads();
+    if (threadIdx.x == 0)
+        *d.n_units = taken;
+}
+
+extern "C" enum atom_status atom_cuda_decode_plan(const struct atom_cuda_attend *job, atom_cuda_stream s,
+                                                  struct atom_error *err)
+{
+    const struct atom_cuda_step *step = job->step;
+    if (step->max_seqs < 1 || step->max_pages < 1 || !job->workspace)
+        return atom_fail(err, ATOM_ERR_INVALID, "a step of %d sequences of %d pages, or no workspace", step->max_seqs,
+                         step->max_pages);
+    decode_space d = atom_cuda_decode_space(job->kv, step->max_seqs, step->max_pages, job->workspace);
+    plan<<<1, 256, 0, s>>>(*step, d, job->kv->kv_heads, job->kv->heads / job->kv->kv_heads);
+    return atom_cuda_launched("cutting sequences for decode", err);
+}
