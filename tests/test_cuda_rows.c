@@ -88,8 +88,9 @@ static void make_rows(struct problem *p)
         }
         if (between(0, 7) == 0) {
             int at = between(0, p->width - 1);
-            put_element(p->in, raw, (size_t)r * p->in_stride + (size_t)at, between(0, 1) ? NAN : -INFINITY);
-            p->x[(size_t)r * (size_t)p->width + (size_t)at] = NAN;
+            float x = between(0, 1) ? NAN : -INFINITY;
+            put_element(p->in, raw, (size_t)r * p->in_stride + (size_t)at, x);
+            p->x[(size_t)r * (size_t)p->width + (size_t)at] = x;
         }
     }
     p->job.in = (struct atom_cuda_rows){p->in, on_device(raw, n_bytes), p->in_stride, p->n_rows, p->width};
@@ -350,8 +351,6 @@ static void check_problem(const struct problem *p)
         double bound, r = exact_r(p, t, &bound);
         bound = p->op == NORM ? bound : 0;
         values(p, t, (float)r, v);
-        if (p->op == NORM && !all_finite(v, p->k) && isfinite(r) && fabs(r) > 1e15)
-            continue; /* about the edge of overflow */
         if (p->bits == 16)
             check_floats(p, &res, t, v, bound);
         else
@@ -382,7 +381,7 @@ static void wide_rows(void **state)
     (void)state;
     need_device();
     seed = 52;
-    static const int widths[] = {8192, 11008, 14336, 16500, 28672, 32640, 32768, 33000, 65536, 70001};
+    static const int widths[] = {8192, 11008, 14336, 16384, 16500, 28672, 32640, 32768, 33000, 70001};
     for (int round = 0; round < 60; round++) {
         struct problem p;
         make_problem(&p, (enum op)(round % N_OPS), widths[round / N_OPS % 10], between(1, 3));
@@ -405,6 +404,8 @@ static void many_tokens(void **state)
     }
 }
 
+static bool same_bits(float a, float b) { return a == b || (isnan(a) && isnan(b)); }
+
 /* A token alone has the bits that it has among others. */
 static void batches_change_nothing(void **state)
 {
@@ -422,13 +423,13 @@ static void batches_change_nothing(void **state)
                 size_t row = (size_t)p.site.k_padded, stride = (size_t)p.job.to.acts.tok_stride;
                 one.in.x = (uint8_t *)one.in.x + (size_t)t * p.in_stride * type_bytes(p.in);
                 one.in.n_tok = one.to.acts.n_tok = 1;
-                one.to.bad = NULL;
+                one.to.bad = NULL, one.to.where = 0;
                 run_op(&p, &one);
                 struct result alone = results(&p);
-                if (!all.bad[t]) {
+                if (all.bad[t] != 7 && !(all.bad[t] && p.marks)) {
                     assert_memory_equal(all.q + (size_t)t * row, alone.q, row);
                     for (size_t i = 0; i < (size_t)p.site.n_scales; i++)
-                        assert_true(all.scales[i * stride + (size_t)t] == alone.scales[i * stride]);
+                        assert_true(same_bits(all.scales[i * stride + (size_t)t], alone.scales[i * stride]));
                 }
                 drop_results(&alone);
             }

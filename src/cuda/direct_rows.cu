@@ -2,7 +2,7 @@
 /* Rows that come in stored order: silu(gate) * up, or as they are, to integers or floats. One block a token. */
 #include "cuda/row_ops.cuh"
 
-template <class T, int CHUNKS> static __global__ void __launch_bounds__(MAX_THREADS) direct(row_args a)
+template <class T, bool INTEGERS, int CHUNKS> static __global__ void __launch_bounds__(MAX_THREADS) direct(row_args a)
 {
     __shared__ row_shared shared;
     piece<T> x[CHUNKS], up[CHUNKS];
@@ -15,9 +15,10 @@ template <class T, int CHUNKS> static __global__ void __launch_bounds__(MAX_THRE
     for (int i = 0; i < CHUNKS; i++) {
         int chunk = threadIdx.x + i * blockDim.x, first = 0;
         int n = chunk < a.chunks && row ? chunk_channels(a, chunk, first) : 0;
-        x[i] = load_piece(row + first, n);
+        bool aligned = a.aligned && first * sizeof(T) % 16 == 0;
+        x[i] = load_piece(row + first, n, aligned);
         if (a.source == ROW_SILU)
-            up[i] = load_piece(row + a.k + first, n);
+            up[i] = load_piece(row + a.k + first, n, aligned);
     }
     if (a.first_shared < MAX_THREADS * MAX_CHUNKS)
         __syncthreads(); /* for `largest` */
@@ -30,18 +31,20 @@ template <class T, int CHUNKS> static __global__ void __launch_bounds__(MAX_THRE
             for (int j = 0; j < PIECE; j++)
                 v[i][j] = silu_mul(v[i][j], u[j]);
         }
-        if (!row)
-            v[i][0] = NAN;
+#pragma unroll
+        for (int j = 0; j < PIECE; j++)
+            v[i][j] = row ? v[i][j] : NAN;
     }
-    put_row(a, t, 0, v, shared);
+    put_row<INTEGERS>(a, t, 0, v, shared);
 }
 
 template <class T> static void launch(const row_args &a, atom_cuda_stream s)
 {
     int each = (a.chunks + MAX_THREADS - 1) / MAX_THREADS;
-    each = each == 3 ? 4 : each;
     int threads = ((a.chunks + each - 1) / each + 31) / 32 * 32;
-    auto kernel = each == 1 ? direct<T, 1> : each == 2 ? direct<T, 2> : direct<T, 4>;
+    auto kernel = a.q         ? (each == 1 ? direct<T, true, 1> : direct<T, true, 2>)
+                  : each == 1 ? direct<T, false, 1>
+                              : direct<T, false, 2>;
     kernel<<<a.n_tok, threads, 0, s>>>(a);
 }
 

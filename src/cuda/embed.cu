@@ -12,7 +12,7 @@ template <class T> static __global__ void embed(const struct atom_cuda_embed job
     float v[PIECE];
     for (int i = threadIdx.x * PIECE; i < width; i += blockDim.x * PIECE) {
         int n = min(PIECE, width - i);
-        piece_floats(load_piece(row + i, there ? n : 0), v);
+        piece_floats(load_piece(row + i, there ? n : 0, reinterpret_cast<uintptr_t>(row) % 16 == 0), v);
         store_floats(job.out.type, job.out.x, (size_t)t * job.out.stride + i, v, n);
     }
     if (threadIdx.x == 0 && job.bad)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Eight numbers of a row at a time, of any float type and at any address: 16-byte accesses where the address allows. */
+/* Sixteen numbers of a row at a time, of any float type and at any address: 16-byte accesses where the address allows.
+ */
 #ifndef ATOM_CUDA_FLOAT_ROWS_CUH
 #define ATOM_CUDA_FLOAT_ROWS_CUH
 
@@ -8,7 +9,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-enum { PIECE = 8 };
+enum { PIECE = 16 };
 
 /* As they lie in memory. */
 template <class T> struct piece {
@@ -23,11 +24,11 @@ static __device__ __forceinline__ void from_float(float x, float &to) { to = x; 
 static __device__ __forceinline__ void from_float(float x, __half &to) { to = __float2half_rn(x); }
 static __device__ __forceinline__ void from_float(float x, __nv_bfloat16 &to) { to = __float2bfloat16_rn(x); }
 
-/* The first n of eight numbers from p on, zeros after them. */
-template <class T> static __device__ __forceinline__ piece<T> load_piece(const T *p, int n)
+/* The first n of a piece's numbers from p on, zeros after them. aligned: p is at a 16-byte address if n is all. */
+template <class T> static __device__ __forceinline__ piece<T> load_piece(const T *p, int n, bool aligned)
 {
     piece<T> r;
-    if (n == PIECE && reinterpret_cast<uintptr_t>(p) % 16 == 0) {
+    if (n == PIECE && aligned) {
 #pragma unroll
         for (unsigned i = 0; i < sizeof r.words / 16; i++)
             r.words[i] = reinterpret_cast<const uint4 *>(p)[i];

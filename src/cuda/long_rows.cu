@@ -2,11 +2,6 @@
 /* Rows longer than a block's registers, or its shared memory: every value is found twice, from global memory. */
 #include "cuda/row_ops.cuh"
 
-struct long_row {
-    float r;
-    bool fine;
-};
-
 template <class T> static __device__ __forceinline__ float value(const row_args &a, const T *row, float r, int i)
 {
     if (a.source == ROW_SILU)
@@ -22,7 +17,7 @@ static __device__ __forceinline__ void load_values(const row_args &a, const T *r
     int first = 0, n = row && chunk < a.chunks ? chunk_channels(a, chunk, first) : 0;
 #pragma unroll
     for (int j = 0; j < PIECE; j++)
-        v[j] = j < n ? value(a, row, r, first + j) : 0.0f;
+        v[j] = j < n ? value(a, row, r, first + j) : row ? 0.0f : NAN;
 }
 
 template <class T> static __device__ float find_r(const row_args &a, const T *row, row_shared &shared)
@@ -34,7 +29,7 @@ template <class T> static __device__ float find_r(const row_args &a, const T *ro
         float x = as_float(row[i]);
         sum = fmaf(x, x, sum);
     }
-    return inverse_rms(block_sum(sum, shared), a.k, a.eps);
+    return inverse_rms(a, block_sum(sum, shared));
 }
 
 /* Whether all values are finite; the largest of the runs that share a scale goes to shared.largest[0]. */

@@ -37,6 +37,7 @@ static enum atom_status check_integers(const struct atom_cuda_quantizer *to, con
 static void cut_row(row_args *a, int k, const struct atom_cuda_site *site)
 {
     a->k = a->normal = k;
+    a->inv_k = 1.0f / (float)k;
     a->normal_runs = (k + ATOM_CUDA_RUN - 1) / ATOM_CUDA_RUN;
     a->first_shared = INT_MAX;
     if (site) {
@@ -73,6 +74,7 @@ static enum atom_status fill_out(row_args *a, const struct atom_cuda_quantizer *
     a->tok_stride = to->acts.tok_stride;
     a->clip = to->clip;
     a->top = (float)((1 << (to->bits - 1)) - 1);
+    a->inv_top = 1.0f / a->top;
     cut_row(a, to->acts.site.k, &to->acts.site);
     return ATOM_OK;
 }
@@ -83,6 +85,15 @@ static bool fits_shared(int chunks, enum atom_cuda_float type)
     const struct atom_cuda_device *d = atom_cuda_opened();
     size_t most = d->major == 9 ? 227 : d->minor == 0 && d->major == 8 ? 163 : 99;
     return (size_t)(chunks + 4 * 32) * PIECE * type_bytes(type) + 4096 <= most * 1024;
+}
+
+static void set_rows(row_args *a, const struct atom_cuda_rows *in)
+{
+    size_t size = type_bytes(in->type);
+    a->x = in->x;
+    a->stride = in->stride;
+    a->n_rows = in->n_tok;
+    a->aligned = ((uintptr_t)in->x | in->stride * size | (a->source == ROW_SILU ? (size_t)a->k * size : 0)) % 16 == 0;
 }
 
 static enum atom_status run(const row_args *a, enum atom_cuda_float type, const char *what, atom_cuda_stream s,
@@ -116,9 +127,7 @@ static enum atom_status run_op(const struct atom_cuda_row_op *job, enum row_sour
     if (source == ROW_SILU && a.order)
         return atom_fail(err, ATOM_ERR_INVALID, "silu takes no order: its rows are stored in it");
     a.source = source;
-    a.x = job->in.x;
-    a.stride = job->in.stride;
-    a.n_rows = job->in.n_tok;
+    set_rows(&a, &job->in);
     a.rows = job->rows;
     a.weight = source == ROW_NORM ? job->weight : NULL;
     a.eps = job->eps;
@@ -155,9 +164,8 @@ extern "C" enum atom_status atom_cuda_check_rows(const struct atom_cuda_row_chec
     cut_row(&a, job->in.width, NULL);
     a.source = ROW_NORM;
     a.eps = 1.0f; /* so that a row of zeros is fine */
-    a.x = job->in.x;
-    a.stride = job->in.stride;
-    a.n_rows = a.n_tok = job->in.n_tok;
+    set_rows(&a, &job->in);
+    a.n_tok = job->in.n_tok;
     a.bad = job->bad;
     a.where = job->where;
     return run(&a, job->in.type, "a check of rows", s, err);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Inside the row operations: how a row is shared out among threads, and how values become integers.
  *
- * A row in stored order, padded as its site is, is cut in chunks of 8 channels: chunk c belongs to thread
- * c % blockDim, so that half a warp has a run. A block takes a token at a time, its values in registers. */
+ * A row in stored order, padded as its site is, is cut in chunks of 16 channels: chunk c belongs to
+ * thread c % blockDim, so that eight threads have a run. A block takes a token at a time, its values in registers. */
 #ifndef ATOM_CUDA_ROW_OPS_CUH
 #define ATOM_CUDA_ROW_OPS_CUH
 
@@ -10,7 +10,7 @@
 #include "cuda/float_rows.cuh"
 #include "cuda/row_ops.h"
 
-enum { MAX_THREADS = 1024, MAX_CHUNKS = 4 /* of a thread, in registers */, MAX_WARPS = MAX_THREADS / 32 };
+enum { MAX_THREADS = 1024, MAX_CHUNKS = 2 /* of a thread, in registers */, MAX_WARPS = MAX_THREADS / 32 };
 
 /* Where the values of a block's token come from. */
 enum row_source { ROW_GATHERED, ROW_NORM, ROW_SILU, ROW_PLAIN };
@@ -19,6 +19,7 @@ struct row_args {
     enum row_source source;
     const void *x;
     size_t stride;
+    bool aligned; /* all rows are, and the second half of silu's */
     int n_rows, n_tok;
     const int32_t *rows, *order;
     const float *weight;
@@ -31,7 +32,7 @@ struct row_args {
     int k_padded, tok_stride, outlier_scale;
     int first_shared; /* from this run on, runs share a scale */
     bool whole;
-    float top, clip;
+    float top, inv_top, clip, inv_k;
     /* floats: y NULL when there are none */
     void *y;
     size_t y_stride;
@@ -87,10 +88,10 @@ static __device__ __forceinline__ float block_sum(float x, row_shared &m)
 }
 
 /* As the CPU backend has it: NaN, which spreads, when the mean is not finite. */
-static __device__ __forceinline__ float inverse_rms(float sum, int k, float eps)
+static __device__ __forceinline__ float inverse_rms(const row_args &a, float sum)
 {
-    float mean = __fdiv_rn(sum, (float)k);
-    return mean < INFINITY ? __frcp_rn(__fsqrt_rn(__fadd_rn(mean, eps))) : NAN;
+    float mean = __fmul_rn(sum, a.inv_k);
+    return mean < INFINITY ? rsqrtf(__fadd_rn(mean, a.eps)) : NAN;
 }
 
 /* A NaN wins. */
@@ -114,7 +115,7 @@ static __device__ __forceinline__ float abs_max(const float (&v)[PIECE])
 static __device__ __forceinline__ float run_max(float m)
 {
 #pragma unroll
-    for (int h = 8; h; h /= 2)
+    for (int h = ATOM_CUDA_RUN / PIECE / 2; h; h /= 2)
         m = max_nan(m, __shfl_xor_sync(0xFFFFFFFFu, m, h));
     return m;
 }
@@ -155,13 +156,22 @@ static __device__ __forceinline__ uint32_t four_bytes(float a, float b, float c,
 }
 
 /* q = clamp(round(v * inv)): clamping first leaves the same, and adding 1.5 * 2^23 rounds with q in the low byte. */
-static __device__ __forceinline__ uint2 quantized(const float (&v)[PIECE], float inv, float top)
+static __device__ __forceinline__ uint4 quantized(const float (&v)[PIECE], float inv, float top)
 {
     float b[PIECE];
 #pragma unroll
     for (int i = 0; i < PIECE; i++)
         b[i] = __fadd_rn(fmaxf(fminf(__fmul_rn(v[i], inv), top), -top - 1.0f), 0x1.8p23f);
-    return make_uint2(four_bytes(b[0], b[1], b[2], b[3]), four_bytes(b[4], b[5], b[6], b[7]));
+    return make_uint4(four_bytes(b[0], b[1], b[2], b[3]), four_bytes(b[4], b[5], b[6], b[7]),
+                      four_bytes(b[8], b[9], b[10], b[11]), four_bytes(b[12], b[13], b[14], b[15]));
+}
+
+/* a / q, rounded once, of an a that is not tiny: the remainder is exact, and y the nearest to 1 / q (Markstein 1990).
+ */
+static __device__ __forceinline__ float divided(float a, float q, float y)
+{
+    float about = __fmul_rn(a, y);
+    return fmaf(fmaf(-about, q, a), y, about);
 }
 
 /* A chunk of token t whose group's largest magnitude is m, or of a bad row. */
@@ -172,16 +182,15 @@ static __device__ __forceinline__ void put_integers(const row_args &a, int t, in
     bool outlier = run >= a.normal_runs;
     float top = outlier ? 127.0f : a.top, s = 1.0f;
     if (m >= 0x1p-100f)
-        s = __fdiv_rn(outlier ? m : __fmul_rn(a.clip, m), top);
-    uint2 q = quantized(v, __frcp_rn(s), top);
+        s = divided(outlier ? m : __fmul_rn(a.clip, m), top, outlier ? 1.0f / 127 : a.inv_top);
+    uint4 q = quantized(v, __frcp_rn(s), top);
     if (bad) {
-        q = make_uint2(0, 0);
+        q = make_uint4(0, 0, 0, 0);
         s = 0.0f;
     }
-    *reinterpret_cast<uint2 *>(a.q + (size_t)t * a.k_padded + (size_t)chunk * PIECE) = q;
-    bool first = chunk % (ATOM_CUDA_RUN / PIECE) == 0 && (run <= a.first_shared);
+    *reinterpret_cast<uint4 *>(a.q + (size_t)t * a.k_padded + chunk * PIECE) = q;
     int scale = a.whole ? 0 : outlier ? a.outlier_scale : run;
-    if (first)
+    if (chunk % (ATOM_CUDA_RUN / PIECE) == 0 && run <= a.first_shared)
         a.scales[(size_t)scale * a.tok_stride + t] = s;
 }
 
@@ -208,7 +217,7 @@ static __device__ __forceinline__ void mark_bad(const row_args &a, int t)
 }
 
 /* A token's values, chunk i of this thread in v[i], go out. One barrier. `turn` counts the block's tokens. */
-template <int CHUNKS>
+template <bool INTEGERS, int CHUNKS>
 static __device__ __forceinline__ void put_row(const row_args &a, int t, int turn, const float (&v)[CHUNKS][PIECE],
                                                row_shared &shared)
 {
@@ -219,22 +228,22 @@ static __device__ __forceinline__ void put_row(const row_args &a, int t, int tur
         int chunk = threadIdx.x + i * blockDim.x, run = chunk / (ATOM_CUDA_RUN / PIECE);
         m[i] = abs_max(v[i]);
         fine &= m[i] < INFINITY;
-        if (a.q)
+        if (INTEGERS)
             m[i] = run_max(m[i]);
-        if (run >= a.first_shared && chunk % (ATOM_CUDA_RUN / PIECE) == 0)
+        if (INTEGERS && run >= a.first_shared && chunk % (ATOM_CUDA_RUN / PIECE) == 0)
             atomicMax(&shared.largest[turn % 2], __float_as_uint(m[i]));
     }
     bool bad = __syncthreads_or(!fine);
-    if (threadIdx.x == 0)
+    if (INTEGERS && threadIdx.x == 0)
         shared.largest[(turn + 1) % 2] = 0;
 #pragma unroll
     for (int i = 0; i < CHUNKS; i++) {
         int chunk = threadIdx.x + i * blockDim.x, run = chunk / (ATOM_CUDA_RUN / PIECE);
-        if (run >= a.first_shared)
+        if (INTEGERS && run >= a.first_shared)
             m[i] = __uint_as_float(shared.largest[turn % 2]);
-        if (a.q && chunk < a.chunks)
+        if (INTEGERS && chunk < a.chunks)
             put_integers(a, t, chunk, v[i], m[i], bad);
-        else if (a.y && chunk < a.chunks)
+        else if (!INTEGERS && a.y && chunk < a.chunks)
             put_floats(a, t, chunk, v[i], bad);
     }
     if (bad && threadIdx.x == 0)
