@@ -11,6 +11,12 @@ bool atom_gpu_same_table(const struct atom_gpu_line *a, const struct atom_gpu_li
     return a->what == b->what && strcmp(a->shape, b->shape) == 0;
 }
 
+/* Whether a rate is best told in bytes: memory bounds the operation, or it does nothing else. */
+static bool in_bytes(const struct atom_gpu_line *l)
+{
+    return l->bound == ATOM_GPU_READ || l->bound == ATOM_GPU_COPY || !(l->ops > 0);
+}
+
 /* ---- ceilings ---------------------------------------------------------------------------------------------------- */
 
 static void put_ceiling(FILE *f, const struct atom_gpu_line *l)
@@ -98,9 +104,8 @@ static void put_time(FILE *f, const struct atom_gpu_line *l)
 static void put_rate(FILE *f, const struct atom_gpu_line *l)
 {
     char text[32];
-    bool bytes = l->bound == ATOM_GPU_READ || l->bound == ATOM_GPU_COPY;
     snprintf(text, sizeof text, "%.*f %3.0f%%%s", l->ops / l->median_s < 1e13 ? 1 : 0, l->ops / l->median_s * 1e-12,
-             100 * l->share, bytes ? "m" : " ");
+             100 * l->share, in_bytes(l) ? "m" : " ");
     fprintf(f, "  %13s", text);
 }
 
@@ -149,19 +154,22 @@ static bool same_case(const struct atom_gpu_line *a, const struct atom_gpu_line 
            a->context == b->context && a->kvbits == b->kvbits;
 }
 
-static void put_cell(FILE *f, const struct atom_gpu_line *l)
+static void put_cell(FILE *f, const struct atom_gpu_line *l, bool bytes)
 {
     if (!l) {
-        fprintf(f, "  %9s %8s %7s", "-", "", "");
+        fprintf(f, "  %9s %8s", "-", "");
         return;
     }
-    bool bytes = l->bound == ATOM_GPU_READ || l->bound == ATOM_GPU_COPY;
     fprintf(f, "  %9.2f", l->median_s * 1e6);
-    if (bytes || !(l->ops > 0))
+    if (bytes)
         fprintf(f, " %8.0f", l->bytes / l->median_s * 1e-9);
     else
         fprintf(f, " %7.1fT", l->ops / l->median_s * 1e-12);
-    if (l->share > 0)
+}
+
+static void put_share(FILE *f, const struct atom_gpu_line *l)
+{
+    if (l && l->share > 0)
         fprintf(f, " %5.1f %%", 100 * l->share);
     else
         fprintf(f, " %7s", "");
@@ -170,8 +178,9 @@ static void put_cell(FILE *f, const struct atom_gpu_line *l)
 static void put_operations(FILE *f, const struct atom_gpu_line *lines, int n)
 {
     bool attention = lines[0].what == ATOM_GPU_ATTENTION;
-    fprintf(f, "\n%s of %s\n  %-30s  %6s  %7s  %9s %8s %7s  %9s\n", attention ? "attention" : "rows", lines[0].shape,
-            "", "tokens", attention ? "context" : "", "cold us", "GB/s, T", "share", "warm us");
+    fprintf(f, "\n%s of %s\n  %-30s  %6s  %7s  %9s %8s %7s  %9s %8s\n", attention ? "attention" : "rows",
+            lines[0].shape, "", "tokens", attention ? "context" : "", "cold us", "GB/s, T", "share", "warm us",
+            "GB/s, T");
     for (int i = 0; i < n; i++) {
         const struct atom_gpu_line *l = &lines[i], *warm = NULL, *cold = NULL;
         char name[ATOM_GPU_NAME + ATOM_GPU_WHOSE + 2], context[16] = "";
@@ -187,9 +196,9 @@ static void put_operations(FILE *f, const struct atom_gpu_line *lines, int n)
             continue;
         }
         fprintf(f, "  %-30s  %6d  %7s", name, l->tokens, context);
-        put_cell(f, cold);
-        if (warm)
-            fprintf(f, "  %9.2f", warm->median_s * 1e6);
+        put_cell(f, cold, in_bytes(l));
+        put_share(f, cold);
+        put_cell(f, warm, in_bytes(l));
         fputc('\n', f);
     }
 }

@@ -30,20 +30,20 @@ static enum atom_status put_stream(void *self, int copy, atom_cuda_stream s, str
 static enum atom_status time_streams(struct atom_gpu_timer *t, struct atom_gpu_stream_job *job, bool write,
                                      struct atom_gpu_ceilings *out, struct atom_error *err)
 {
-    static const int blocks[] = {1, 2, 4, 8, 0}, ahead[] = {1, 2, 4, 8, 16};
+    static const int blocks[] = {2, 8, 0}, ahead[] = {1, 4, 8};
     enum atom_status st = ATOM_OK;
     void *to = job->to;
     job->to = write ? to : NULL;
-    for (int b = 0; b < 5; b++)
-        for (int a = 0; a < 5 && !st; a++) {
+    for (int b = 0; b < 3; b++)
+        for (int a = 0; a < 3 && !st; a++) {
             char how[ATOM_GPU_WHOSE];
             struct atom_gpu_time time;
             const struct atom_gpu_work work = {put_stream, job, 1};
             job->blocks_per_sm = blocks[b];
             job->ahead = ahead[a];
             st = atom_gpu_timer_run(t, &work, false, REPEAT, &time, err);
-            snprintf(how, sizeof how, "%zu MiB, %d x 16 bytes a thread at once, %d blocks a multiprocessor%s",
-                     job->n_bytes / MIB, ahead[a], blocks[b], blocks[b] ? "" : " (0: all)");
+            snprintf(how, sizeof how, "%zu MiB, %d x 16 bytes a thread at once%s", job->n_bytes / MIB, ahead[a],
+                     blocks[b] ? ", several times" : "");
             if (!st)
                 keep_best(out, write ? ATOM_GPU_COPY : ATOM_GPU_READ, how, (double)job->n_bytes * (write ? 2 : 1),
                           &time);

@@ -42,7 +42,7 @@ struct atom_gpu_stream_job {
     void *to, *sink;
     size_t n_bytes;
     int blocks_per_sm; /* 0: as many as leave each thread one turn */
-    int ahead;         /* loads of a turn: 1, 2, 4, 8 or 16 */
+    int ahead;         /* loads of a turn: 1, 4 or 8 */
 };
 enum atom_status atom_gpu_stream_put(const struct atom_gpu_stream_job *job, atom_cuda_stream s, struct atom_error *err);
 enum atom_status atom_gpu_nothing_put(atom_cuda_stream s, struct atom_error *err);

@@ -36,6 +36,6 @@ struct atom_gpu_operation_kind {
     enum atom_status (*compare)(void *state, int *checked, struct atom_error *err);
 };
 
-extern const struct atom_gpu_operation_kind atom_gpu_rows_kinds[]; /* ends with name NULL */
+extern const struct atom_gpu_operation_kind atom_gpu_rows_kinds[], atom_gpu_sample_kinds[]; /* end with name NULL */
 
 #endif

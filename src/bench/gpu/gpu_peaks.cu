@@ -56,22 +56,12 @@ template <int AHEAD> static void launch(const struct atom_gpu_stream_job *j, ato
 extern "C" enum atom_status atom_gpu_stream_put(const struct atom_gpu_stream_job *j, atom_cuda_stream s,
                                                 struct atom_error *err)
 {
-    switch (j->ahead) {
-    case 1:
-        launch<1>(j, s);
-        break;
-    case 2:
-        launch<2>(j, s);
-        break;
-    case 4:
-        launch<4>(j, s);
-        break;
-    case 8:
+    if (j->ahead == 8)
         launch<8>(j, s);
-        break;
-    default:
-        launch<16>(j, s);
-    }
+    else if (j->ahead == 4)
+        launch<4>(j, s);
+    else
+        launch<1>(j, s);
     return atom_cuda_launched("reading memory", err);
 }
 
