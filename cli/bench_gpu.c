@@ -62,7 +62,7 @@ static void take_line(void *user, const struct atom_gpu_line *line)
 /* What the command line says, before it is understood. */
 struct words {
     struct cli_texts shapes;
-    const char *tokens, *plot;
+    const char *tokens, *plot, *from;
     int only;
     bool only_given, quiet;
 };
@@ -90,7 +90,8 @@ static enum atom_status run(const struct words *w, const struct atom_gpu_options
                             struct atom_error *err)
 {
     enum atom_status st = w->plot ? atom_gpu_plot(NULL, 0, w->plot, err) : ATOM_OK;
-    st = st ? st : atom_bench_gpu(opt, err);
+    if (!st)
+        st = w->from ? atom_gpu_read(w->from, take_line, out, err) : atom_bench_gpu(opt, err);
     print_table(out);
     if (!st && out->lost) {
         st = err->code = ATOM_ERR_NOMEM;
@@ -111,8 +112,8 @@ int bench_gpu(int argc, char **argv)
     struct words w = {0};
     struct atom_error err = {0};
     const struct cli_option options[] = {
-        {"shape", 's', CLI_TEXTS, "NAME|NxK", &w.shapes, 0, 0,
-         "a model (7b, 13b, 70b, 8b; 1.1b, tiny), or a linear of N rows, K channels; again", NULL},
+        {"shape", 's', CLI_TEXTS, "SHAPE", &w.shapes, 0, 0,
+         "a model (7b, 13b, 70b, 8b, 1.1b, tiny), or a linear, rows x channels: 11008x4096; again", NULL},
         {"tokens", 't', CLI_TEXT, "LIST", &w.tokens, 0, 0, "tokens at once (1,4,16,64,256,1024,4096)", NULL},
         {"only", 0, CLI_WORD, "ceilings|linears|rows|attention", &w.only, 0, 0, "leave the rest out", &w.only_given},
         {"schemes", 0, CLI_TEXT, "LIST", &opt.schemes, 0, 0,
@@ -121,6 +122,8 @@ int bench_gpu(int argc, char **argv)
          NULL},
         {"device", 0, CLI_INT, "N", &opt.device, 0, 1023, "which CUDA device (0)", NULL},
         {"plot", 0, CLI_TEXT, "FILE", &w.plot, 0, 0, "draw the linears' speed by tokens as an SVG (gnuplot)", NULL},
+        {"from", 0, CLI_TEXT, "FILE", &w.from, 0, 0, "measure nothing: tables and --plot of lines that --json wrote",
+         NULL},
         {"json", 0, CLI_FLAG, NULL, &out.json, 0, 0, "one JSON object a line", NULL},
         {"quiet", 'q', CLI_FLAG, NULL, &w.quiet, 0, 0, "no progress", NULL},
         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};

@@ -4,6 +4,7 @@
 #include "commands.h"
 #include "options.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -26,7 +27,10 @@ int cmd_bench(int argc, char **argv)
     for (int i = 0; argc > 1 && i < N_DEVICES; i++)
         if (strcmp(argv[1], devices[i].name) == 0)
             return devices[i].run(argc - 1, argv + 1);
-    const char *args[3] = {0};
-    int n, rc = cli_parse(&cmd, argc < 3 ? argc : 3, argv, args, &n);
-    return rc == CLI_GO_ON ? cli_usage(&cmd, "unknown device '%s'; there are 'cpu' and 'gpu'", args[0]) : rc;
+    const char **args = calloc((size_t)argc + 1, sizeof *args);
+    int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
+    if (rc == CLI_GO_ON)
+        rc = cli_usage(&cmd, "unknown device '%s'; there are 'cpu' and 'gpu'", args[0]);
+    free(args);
+    return rc;
 }

@@ -172,6 +172,52 @@ def a_full_disk_leaves_nothing():
     assert not os.path.exists(path("full")) and not os.path.exists(path("full.partial"))
 
 
+def gpu(*args, **kw):
+    return atom("bench", "gpu", *args, **kw)
+
+
+@test
+def gpu_usage():
+    page = gpu("--help").expect(0).out.decode()
+    assert page.startswith("usage: atom bench gpu [options]") and "minutes on an H100" in page, page
+    for bad in ("9b", "1x", "x1", "0x5", ""):
+        gpu("--shape", bad).expect(2, "there is no shape '%s'" % bad, "11008x4096", "atom bench gpu --help")
+    for bad in ("w2a2", "", "w4a4,", "fp16 "):
+        gpu("--schemes", bad).expect(2, "there is no scheme")
+    for bad in ("", "0", "x", "1,", "-1"):
+        gpu("--tokens", bad).expect(2, "--tokens")
+    gpu("--plot", path("p.svg"), "--only", "rows").expect(2, "--plot")
+    gpu("--only", "models").expect(2, "--only")
+    gpu("extra").expect(2, "too many arguments")
+
+
+@test
+def gpu_without_one():
+    r = shell("CUDA_VISIBLE_DEVICES= $ATOM bench gpu --shape 64x64 --json").expect(1, "CUDA")
+    assert r.out == b"" and r.err.startswith("atom: ") and r.err.count("\n") == 1, r
+
+
+@test
+def gpu_lines():
+    r = gpu("--shape", "tiny", "--shape", "100x77", "--tokens", "3,1", "--repeat", 3, "--json")
+    if r.rc == 1 and ("no CUDA" in r.err or "without CUDA" in r.err):
+        raise Skip(r.err.strip())
+    lines = r.expect(0).lines()
+    assert [l["name"] for l in lines if l["what"] == "ceiling"][:2] == ["read", "copy"], lines
+    for l in lines:
+        assert l["device"] and l["driver"] and l["cuda"] and l["compiler"], l
+    timed = [l for l in lines if l["what"] != "ceiling" and "median_us" in l]
+    for l in timed:
+        assert 0 < l["fastest_us"] <= l["median_us"] and l["checked"] > 0 and l["repeats"] == 3, l
+    linears = [l for l in timed if l["what"] == "linear"]
+    assert {l["shape"] for l in linears} >= {"100x77", "512x256", "1408x256"}, linears
+    assert [l["tokens"] for l in linears if l["shape"] == "100x77" and l["scheme"] == "w4a4"] == [1, 3], linears
+    assert {l["name"] for l in timed if l["what"] == "rows"} >= {"norm", "silu_mul"}, timed
+    page = gpu("--shape", "64x64", "--tokens", "1", "--repeat", 1).expect(0).out.decode()
+    assert "ceilings of this device" in page and "linear of 64 rows, 64 channels" in page, page
+    assert max(len(l) for l in page.splitlines()) <= 120, page
+
+
 @test
 def plots():
     if not shutil.which("gnuplot"):

@@ -9,7 +9,8 @@
 /* ---- lines ---------------------------------------------------------------------------------------------------------
  */
 
-enum atom_gpu_what { ATOM_GPU_CEILING, ATOM_GPU_LINEAR, ATOM_GPU_ROWS, ATOM_GPU_ATTENTION };
+enum atom_gpu_what { ATOM_GPU_CEILING, ATOM_GPU_LINEAR, ATOM_GPU_ROWS, ATOM_GPU_ATTENTION, ATOM_GPU_N_WHATS };
+extern const char *const atom_gpu_what_names[ATOM_GPU_N_WHATS];
 
 /* What a device does at best; each is a line of its own, and what times are compared with. */
 enum atom_gpu_ceiling {
@@ -55,7 +56,7 @@ struct atom_gpu_line {
     char name[ATOM_GPU_NAME];    /* of a ceiling, a scheme or an operation */
     char shape[ATOM_GPU_NAME];   /* of a linear, "11008x4096"; else the model's, "7b" */
     char whose[ATOM_GPU_WHOSE];  /* of a linear: which models have it; of an operation: what on */
-    char how[ATOM_GPU_HOW];   /* of a ceiling: instructions; without a time: why there is none */
+    char how[ATOM_GPU_HOW];      /* of a ceiling: instructions; without a time: why there is none */
     int n, k;                    /* rows and channels of a linear */
     int tokens, context, kvbits; /* context: positions before each token */
     bool cold;                   /* inputs come from memory; else they lie in the L2 as far as they fit */
@@ -73,6 +74,9 @@ typedef void atom_gpu_line_fn(void *user, const struct atom_gpu_line *line);
 
 /* A line as one JSON object, malloc'd; NULL: out of memory. */
 char *atom_gpu_json(const struct atom_gpu_line *line);
+/* Tells the lines of a file that holds such objects, one a line. ATOM_ERR_FORMAT names a line that is none. The machine
+ * is the first line's; it stays until the next call. */
+enum atom_status atom_gpu_read(const char *path, atom_gpu_line_fn *on_line, void *user, struct atom_error *err);
 /* Whether two lines stand in one table. */
 bool atom_gpu_same_table(const struct atom_gpu_line *a, const struct atom_gpu_line *b);
 /* The table of lines [n >= 1] that stand in one, in the order in which they were told; malloc'd; NULL: out of memory.

@@ -8,7 +8,7 @@
 
 const char *const atom_gpu_ceiling_names[ATOM_GPU_N_CEILINGS] = {"",    "read", "copy", "int4",  "int8",
                                                                  "fp8", "fp16", "fp32", "launch"};
-static const char *const what_names[] = {"ceiling", "linear", "rows", "attention"};
+const char *const atom_gpu_what_names[ATOM_GPU_N_WHATS] = {"ceiling", "linear", "rows", "attention"};
 
 static void set_text(json_t *o, const char *name, const char *text)
 {
@@ -62,7 +62,7 @@ char *atom_gpu_json(const struct atom_gpu_line *l)
     json_t *o = json_object();
     if (!o)
         return NULL;
-    set_text(o, "what", what_names[l->what]);
+    set_text(o, "what", atom_gpu_what_names[l->what]);
     set_text(o, l->what == ATOM_GPU_LINEAR ? "scheme" : "name", l->name);
     set_text(o, "shape", l->shape);
     set_text(o, l->what == ATOM_GPU_LINEAR ? "of" : "on", l->whose);

@@ -10,7 +10,7 @@
 
 /* What a rotation goes through, so that nothing of a copy is left in a cache when its turn comes again; and how many
  * copies small things are made in at the most, for which no rotation is cold. */
-enum { ATOM_GPU_COLD_BYTES = 240 << 20, ATOM_GPU_MAX_COPIES = 128 };
+enum { ATOM_GPU_COLD_BYTES = 240 << 20, ATOM_GPU_MAX_COPIES = 256 };
 
 /* Copies of so many bytes each that make a cold rotation. */
 static inline int atom_gpu_copies(double bytes)
