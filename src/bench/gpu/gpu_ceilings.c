@@ -113,15 +113,16 @@ static enum atom_status time_peak(struct atom_gpu_timer *t, struct looping *l, s
     st = settle_loops(t, l, err);
     for (; l->blocks_per_sm <= 4 && !st; l->blocks_per_sm *= 2) {
         struct atom_gpu_time time;
-        unsigned long long clock[2] = {0, 0};
+        unsigned long long clock = 0;
         double before = out->at[l->peak->what].rate;
-        st = atom_gpu_timer_run(t, &work, false, REPEAT, &time, err);
-        st = st ? st : atom_cuda_download(clock, l->clock, sizeof clock, err);
+        st = atom_cuda_fill(l->clock, 0, sizeof clock, err);
+        st = st ? st : atom_gpu_timer_run(t, &work, false, REPEAT, &time, err);
+        st = st ? st : atom_cuda_download(&clock, l->clock, sizeof clock, err);
         if (st)
             break;
         keep_best(out, l->peak->what, l->peak->how, l->ops, &time);
-        if (out->at[l->peak->what].rate > before && clock[1])
-            out->at[l->peak->what].clock_hz = (double)clock[0] / (double)clock[1] * 1e9;
+        if (out->at[l->peak->what].rate > before)
+            out->at[l->peak->what].clock_hz = (double)clock;
     }
     return st;
 }
@@ -138,7 +139,7 @@ static enum atom_status measure_products(struct atom_gpu_timer *t, struct atom_g
     static const struct atom_gpu_peak *const tables[] = {atom_gpu_peaks_mma, atom_gpu_peaks_sm90};
     struct looping l = {0};
     void *clock = NULL;
-    enum atom_status st = atom_cuda_alloc(sizeof(unsigned long long[2]), &clock, err);
+    enum atom_status st = atom_cuda_alloc(sizeof *l.clock, &clock, err);
     l.clock = clock;
     for (int i = 0; i < 2; i++)
         for (l.peak = tables[i]; l.peak->put && !st; l.peak++)

@@ -24,7 +24,7 @@ enum atom_status atom_gpu_ceilings_measure(struct atom_gpu_timer *t, struct atom
 
 /* ---- the kernels ---- */
 
-/* A loop of products on registers and shared memory. Device memory `clock` gets {cycles, nanoseconds} of a block. */
+/* A loop of products on registers and shared memory. Device memory `clock` keeps the highest clock, in Hz. */
 struct atom_gpu_peak {
     enum atom_gpu_ceiling what;
     int major, minor; /* oldest compute capability that has it */

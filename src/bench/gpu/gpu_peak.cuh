@@ -32,14 +32,12 @@ static __device__ __forceinline__ struct peak_clock clock_start()
     return c;
 }
 
-static __device__ __forceinline__ void clock_stop(const struct peak_clock &c, unsigned long long *to)
+/* The highest clock of all launches. */
+static __device__ __forceinline__ void clock_stop(const struct peak_clock &c, unsigned long long *hz)
 {
-    long long cycles = clock64() - c.cycles;
-    unsigned long long ns = device_ns() - c.ns;
-    if (blockIdx.x == 0 && threadIdx.x == 0) {
-        to[0] = (unsigned long long)cycles;
-        to[1] = ns;
-    }
+    unsigned long long cycles = (unsigned long long)(clock64() - c.cycles), ns = device_ns() - c.ns;
+    if (blockIdx.x == 0 && threadIdx.x == 0 && ns)
+        atomicMax(hz, cycles * 1000000000ull / ns);
 }
 
 #endif
