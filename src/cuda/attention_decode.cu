@@ -20,6 +20,7 @@ struct decode_args {
     int heads, kv_heads, head_dim;
     enum atom_cuda_float type;
     float scale; /* of scores, for powers of two */
+    bool whole;  /* four numbers of a query can be read at once, and every channel is one */
     bool undo_v;
     hadamard_shape hadamard;
 };
@@ -30,7 +31,10 @@ template <class D> struct ring {
     static constexpr int warp_bytes = stages * D::page;
     static constexpr int turn_bytes = D::pre ? D::tiles * 32 * 16 : 0;
     static constexpr int bytes = warps * warp_bytes + turn_bytes;
-    static constexpr int blocks = D::wide > 128 ? 1 : 4; /* a multiprocessor, as far as registers matter */
+    static constexpr int blocks = D::wide > 128   ? 1
+                                  : D::bits == 16 ? 2
+                                  : D::pre        ? 3
+                                                  : 4; /* a multiprocessor, as far as registers matter */
 };
 
 /* ---- bringing pages ---------------------------------------------------------------------------------------------- */
@@ -92,16 +96,6 @@ template <class D> PAGE_FN void fetch_page(const decode_args &a, cursor &c, uint
 
 /* ---- queries ----------------------------------------------------------------------------------------------------- */
 
-/* Two neighbours, at an even index. */
-PAGE_FN float2 read_two(enum atom_cuda_float type, const void *x, size_t i)
-{
-    if (type == ATOM_CUDA_F32)
-        return *reinterpret_cast<const float2 *>((const float *)x + i);
-    if (type == ATOM_CUDA_F16)
-        return __half22float2(*reinterpret_cast<const __half2 *>((const __half *)x + i));
-    return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>((const __nv_bfloat16 *)x + i));
-}
-
 PAGE_FN void write_two(enum atom_cuda_float type, void *x, size_t i, float a, float b)
 {
     if (type == ATOM_CUDA_F32)
@@ -112,95 +106,138 @@ PAGE_FN void write_two(enum atom_cuda_float type, void *x, size_t i, float a, fl
         *reinterpret_cast<__nv_bfloat162 *>((__nv_bfloat16 *)x + i) = __floats2bfloat162_rn(a, b);
 }
 
+PAGE_FN float read_one(enum atom_cuda_float type, const void *x, size_t i)
+{
+    return type == ATOM_CUDA_F32   ? ((const float *)x)[i]
+           : type == ATOM_CUDA_F16 ? to_float(((const __half *)x)[i])
+                                   : to_float(((const __nv_bfloat16 *)x)[i]);
+}
+
+PAGE_FN float4 read_four(enum atom_cuda_float type, const void *x, size_t i)
+{
+    if (type == ATOM_CUDA_F32)
+        return *reinterpret_cast<const float4 *>((const float *)x + i);
+    uint2 w = *reinterpret_cast<const uint2 *>((const uint16_t *)x + i);
+    float2 a, b;
+    if (type == ATOM_CUDA_F16) {
+        a = __half22float2(as_half2(w.x)), b = __half22float2(as_half2(w.y));
+    } else {
+        a = make_float2(__uint_as_float(w.x << 16), __uint_as_float(w.x & 0xFFFF0000u));
+        b = make_float2(__uint_as_float(w.y << 16), __uint_as_float(w.y & 0xFFFF0000u));
+    }
+    return make_float4(a.x, a.y, b.x, b.y);
+}
+
 /* What a warp knows of the unit it is at. */
 struct place_in_step {
     unit u;
     struct atom_cuda_seq seq;
-    int kv_head, rep;
-    size_t q_at; /* of this lane's query: column lane/4 */
-    bool has_q;
-    float q_by; /* power of two that makes its halves neither large nor tiny */
+    int kv_head, tok, head; /* of this lane's query: column lane/4 */
+    float q_by;             /* power of two that makes its halves neither large nor tiny; 0: there is no query */
 };
 
-PAGE_FN int token_of(const place_in_step &p, int row) { return (p.u.tile * TILE_ROWS + row) / p.rep; }
-PAGE_FN int head_of(const place_in_step &p, int row)
+/* Channels i .. i+3, from an i that is a multiple of 4, and the same of the other half of the head. Those past the end
+ * are 0. */
+PAGE_FN void four_pairs(const decode_args &a, const place_in_step &p, int i, float (&lo)[4], float (&hi)[4])
 {
-    return p.kv_head * p.rep + (p.u.tile * TILE_ROWS + row) % p.rep;
+    int half = a.head_dim / 2;
+    size_t at = (size_t)(p.seq.first_tok + p.tok) * a.q_stride + (size_t)(p.head * a.head_dim);
+    if (a.whole) {
+        *reinterpret_cast<float4 *>(lo) = read_four(a.type, a.q, at + i);
+        *reinterpret_cast<float4 *>(hi) = read_four(a.type, a.q, at + i + half);
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        int d = min(i + j, half - 1);
+        float x = read_one(a.type, a.q, at + d), y = read_one(a.type, a.q, at + d + half);
+        lo[j] = i + j < half ? x : 0.0f;
+        hi[j] = i + j < half ? y : 0.0f;
+    }
+}
+
+/* Pairs turned back by an angle each. */
+PAGE_FN void turn_back(const decode_args &a, int page, int i, float (&lo)[4], float (&hi)[4])
+{
+    int half = a.head_dim / 2;
+    const float2 *turns = a.turns + (size_t)page * PAGE * half;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        float2 t = turns[min(i + j, half - 1)];
+        float u = lo[j], v = hi[j];
+        lo[j] = fmaf(u, t.x, v * t.y);
+        hi[j] = fmaf(v, t.x, -u * t.y);
+    }
 }
 
 /* The halves of this lane's queries, for PRE turned back by the first position of a page. Returns their sum as the
  * integers will meet them. */
 template <class D> PAGE_FN float fill_queries(const decode_args &a, const place_in_step &p, int page, rows<D> &r)
 {
-    int half = a.head_dim / 2, first = (int)(threadIdx.x % 4) * D::pairs;
-    const float2 *turns = a.turns + (size_t)page * PAGE * half;
+    constexpr float high = D::bits == 4 && !D::pre ? 16.0f : 1.0f; /* times what it is in a nibble */
+    int first = (int)(threadIdx.x % 4) * D::pairs;
     float total = 0.0f;
 #pragma unroll
-    for (int m = 0; m < D::tiles; m++) {
-        int i = first + 2 * m;
-        float x[2][2] = {}; /* pair, side */
+    for (int k = 0; k < D::pairs / 4; k++) {
+        float lo[4], hi[4];
+        four_pairs(a, p, first + 4 * k, lo, hi);
+        if (D::pre)
+            turn_back(a, page, first + 4 * k, lo, hi);
 #pragma unroll
-        for (int j = 0; j < 2; j++)
-            for (int side = 0; side < 2; side++)
-                if (p.has_q && i + j < half) {
-                    size_t at = p.q_at + (size_t)(i + j + side * half);
-                    float2 two = read_two(a.type, a.q, at & ~(size_t)1);
-                    x[j][side] = at % 2 ? two.y : two.x;
-                }
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            float u = x[j][0] * p.q_by, v = x[j][1] * p.q_by;
-            if (D::pre && i + j < half) {
-                float2 t = turns[i + j];
-                x[j][0] = fmaf(u, t.x, v * t.y);
-                x[j][1] = fmaf(v, t.x, -u * t.y);
-            } else {
-                x[j][0] = u;
-                x[j][1] = v * (D::bits == 4 && !D::pre ? 0.0625f : 1.0f);
-            }
+        for (int j = 0; j < 4; j += 2) {
+            __half2 l = __floats2half2_rn(lo[j] * p.q_by, lo[j + 1] * p.q_by);
+            __half2 h = __floats2half2_rn(hi[j] * p.q_by / high, hi[j + 1] * p.q_by / high);
+            r.q[4 * k + j] = as_bits(l);
+            r.q[4 * k + j + 1] = as_bits(h);
+            float2 x = __half22float2(l), y = __half22float2(h);
+            total += x.x + x.y + (y.x + y.y) * high;
         }
-        __half2 lo = __floats2half2_rn(x[0][0], x[1][0]), hi = __floats2half2_rn(x[0][1], x[1][1]);
-        r.q[2 * m] = as_bits(lo);
-        r.q[2 * m + 1] = as_bits(hi);
-        float2 l = __half22float2(lo), h = __half22float2(hi);
-        total += l.x + l.y + (h.x + h.y) * (D::bits == 4 && !D::pre ? 16.0f : 1.0f);
     }
     return total;
 }
 
 /* Bits of the largest magnitude of this lane's query. */
-PAGE_FN uint32_t largest_query(const decode_args &a, const place_in_step &p)
+template <class D> PAGE_FN uint32_t largest_query(const decode_args &a, const place_in_step &p)
 {
     uint32_t most = 0;
-    for (int i = 2 * (int)(threadIdx.x % 4); i < a.head_dim && p.has_q; i += 8) {
-        float2 x = read_two(a.type, a.q, p.q_at + (size_t)i);
-        most = max(most, max(__float_as_uint(x.x) & 0x7FFFFFFFu, __float_as_uint(x.y) & 0x7FFFFFFFu));
+    int first = (int)(threadIdx.x % 4) * D::pairs;
+#pragma unroll
+    for (int k = 0; k < D::pairs / 4; k++) {
+        float lo[4], hi[4];
+        four_pairs(a, p, first + 4 * k, lo, hi);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            most = max(most, max(__float_as_uint(lo[j]) & 0x7FFFFFFFu, __float_as_uint(hi[j]) & 0x7FFFFFFFu));
     }
     most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
     return max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
 }
 
+/* Columns to rows: n rows lie side by side where n is 1, 2 or 4. */
+template <class D> PAGE_FN int row_of(const rows<D> &r, int column) { return r.run == 1 ? column : column & (r.n - 1); }
+
 template <class D> PAGE_FN place_in_step start_unit(const decode_args &a, int item, rows<D> &r)
 {
-    int lane = threadIdx.x % 32, column = lane / 4;
+    int lane = threadIdx.x % 32, column = lane / 4, rep = a.heads / a.kv_heads;
     place_in_step p;
     p.u = unpack_unit(a.space.units[item / a.kv_heads]);
     p.seq = a.step.seqs[p.u.seq];
     p.kv_head = item % a.kv_heads;
-    p.rep = a.heads / a.kv_heads;
-    r.n = min(p.seq.n_tok * p.rep - p.u.tile * TILE_ROWS, (int)TILE_ROWS);
-    r.run = D::pre && (r.n == 1 || r.n == 2 || r.n == 4) ? TILE_ROWS / r.n : 1;
-    p.has_q = column < r.n * r.run;
-    p.q_at = (size_t)(p.seq.first_tok + token_of(p, column % r.n)) * a.q_stride +
-             (size_t)(head_of(p, column % r.n) * a.head_dim);
-    uint32_t most = largest_query(a, p), exponent = max(most >> 23, 16u);
-    p.q_by = __uint_as_float((263 - exponent) << 23);
+    r.n = min(p.seq.n_tok * rep - p.u.tile * TILE_ROWS, (int)TILE_ROWS);
+    r.run = D::pre ? (r.n == 1 ? 8 : r.n == 2 ? 4 : r.n == 4 ? 2 : 1) : 1;
+    bool has_q = column < r.n * r.run;
+    int row = p.u.tile * TILE_ROWS + (has_q ? row_of(r, column) : 0);
+    p.tok = row / rep;
+    p.head = p.kv_head * rep + row - p.tok * rep;
+    uint32_t most = largest_query<D>(a, p), exponent = max(most >> 23, 16u);
+    p.q_by = has_q ? __uint_as_float((263 - exponent) << 23) : 0.0f;
     float total = D::pre ? 0.0f : fill_queries(a, p, 0, r);
     total += __shfl_xor_sync(0xFFFFFFFFu, total, 1);
     total += __shfl_xor_sync(0xFFFFFFFFu, total, 2);
     /* Integers come as 2^-24 of themselves. A query of 1e28 counts as one whose scores overflow. */
     float c = __uint_as_float((exponent - 9) << 23) * a.scale * (D::integers && !D::pre ? 16777216.0f : 1.0f);
     c = most < 0x6E01B37Bu ? c : NAN;
+    int limit = has_q ? p.seq.pos0 + p.tok + 1 : 0;
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         int of = 2 * (lane % 4) + j;
@@ -208,8 +245,8 @@ template <class D> PAGE_FN place_in_step start_unit(const decode_args &a, int it
         r.cz[j] = r.c[j] * __shfl_sync(0xFFFFFFFFu, total, of * 4);
         r.max[j] = NOTHING_YET;
         r.sum[j] = r.zeros[j] = 0.0f;
-        r.limit[j] = of < r.n * r.run ? p.seq.pos0 + token_of(p, of % r.n) + 1 : 0;
-        r.of_run[j] = r.run == 1 ? 0 : of / r.n;
+        r.limit[j] = __shfl_sync(0xFFFFFFFFu, limit, of * 4);
+        r.of_run[j] = r.run == 1 ? 0 : of >> (r.n / 2);
 #pragma unroll
         for (int t = 0; t < D::tiles; t++)
             r.o[t][j] = r.o[t][2 + j] = 0.0f;
@@ -263,10 +300,14 @@ template <class D> PAGE_FN void fold_rows(rows<D> &r)
     }
 }
 
-PAGE_FN size_t slot_of(const decode_args &a, const place_in_step &p, int split, int row)
+PAGE_FN size_t slot_of(const decode_args &a, const place_in_step &p, int split, int tok, int head)
 {
-    int slot = split * p.seq.n_tok + token_of(p, row);
-    return ((size_t)p.u.seq * a.space.slots + slot) * a.heads + head_of(p, row);
+    return ((size_t)p.u.seq * a.space.slots + split * p.seq.n_tok + tok) * a.heads + head;
+}
+
+PAGE_FN size_t out_at(const decode_args &a, const place_in_step &p, int tok, int head)
+{
+    return (size_t)(p.seq.first_tok + tok) * a.out_stride + (size_t)(head * a.head_dim);
 }
 
 template <class D> PAGE_FN void write_part(const decode_args &a, const place_in_step &p, const rows<D> &r)
@@ -275,13 +316,15 @@ template <class D> PAGE_FN void write_part(const decode_args &a, const place_in_
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         int row = 2 * (lane % 4) + j;
+        int tok = __shfl_sync(0xFFFFFFFFu, p.tok, row * 4), head = __shfl_sync(0xFFFFFFFFu, p.head, row * 4);
         if (row >= r.n)
             continue;
-        size_t slot = slot_of(a, p, p.u.split, row);
+        size_t slot = slot_of(a, p, p.u.split, tok, head);
         float *to = a.space.part + slot * D::wide + 2 * D::tiles * g;
 #pragma unroll
-        for (int t = 0; t < D::tiles; t++)
-            *reinterpret_cast<float2 *>(to + 2 * t) = make_float2(r.o[t][j], r.o[t][2 + j]);
+        for (int t = 0; t < D::tiles; t += 2)
+            *reinterpret_cast<float4 *>(to + 2 * t) =
+                make_float4(r.o[t][j], r.o[t][2 + j], r.o[t + 1][j], r.o[t + 1][2 + j]);
         if (g == 0)
             a.space.weight[slot] = make_float2(r.max[j], r.sum[j]);
     }
@@ -293,11 +336,11 @@ template <class D> PAGE_FN void write_out(const decode_args &a, const place_in_s
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         int row = 2 * (lane % 4) + j;
+        int tok = __shfl_sync(0xFFFFFFFFu, p.tok, row * 4), head = __shfl_sync(0xFFFFFFFFu, p.head, row * 4);
         if (row >= r.n)
             continue;
         float by = 1.0f / r.sum[j];
-        size_t at = (size_t)(p.seq.first_tok + token_of(p, row)) * a.out_stride +
-                    (size_t)(head_of(p, row) * a.head_dim + first);
+        size_t at = out_at(a, p, tok, head) + first;
 #pragma unroll
         for (int t = 0; t < D::tiles; t++)
             if (first + 2 * t < a.head_dim)
@@ -309,54 +352,62 @@ template <class D> PAGE_FN void write_out(const decode_args &a, const place_in_s
 PAGE_FN bool is_last(const decode_args &a, const place_in_step &p)
 {
     int before = 0, *arrived = a.space.arrived + ((size_t)p.u.seq * a.kv_heads + p.kv_head) * a.space.tiles + p.u.tile;
-    __threadfence();
     __syncwarp();
-    if (threadIdx.x % 32 == 0) {
-        before = atomicAdd(arrived, 1);
-        if (before == p.u.n_splits - 1)
-            *arrived = 0;
-        __threadfence();
-    }
-    return __shfl_sync(0xFFFFFFFFu, before, 0) == p.u.n_splits - 1;
+    if (threadIdx.x % 32 == 0)
+        before = arrive(arrived);
+    if (__shfl_sync(0xFFFFFFFFu, before, 0) != p.u.n_splits - 1)
+        return false;
+    if (threadIdx.x % 32 == 0)
+        *arrived = 0;
+    fence_acquire();
+    return true;
 }
 
 /* Splits of a row added in order, lane l channels 2l, 2l+1, and 64 further on. scratch: [head_dim]. */
 template <class D> PAGE_FN void merge_row(const decode_args &a, const place_in_step &p, int row, float *scratch)
 {
     constexpr int each = (D::wide + 63) / 64;
-    int lane = threadIdx.x % 32;
-    float2 w = make_float2(NOTHING_YET, 0.0f), o[each] = {};
-    if (lane < p.u.n_splits)
-        w = __ldcg(&a.space.weight[slot_of(a, p, lane, row)]);
-    float top = w.x;
+    int lane = threadIdx.x % 32, n = p.u.n_splits;
+    int tok = __shfl_sync(0xFFFFFFFFu, p.tok, row * 4), head = __shfl_sync(0xFFFFFFFFu, p.head, row * 4);
+    float2 o[each] = {};
+    float top = NOTHING_YET, total = 0.0f;
+    for (int s = lane; s < n; s += 32)
+        top = fmaxf(top, __ldcg(&a.space.weight[slot_of(a, p, s, tok, head)]).x);
 #pragma unroll
     for (int by = 1; by < 32; by *= 2)
         top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, by));
-    float by = exp2_fast(w.x - top), total = w.y * by;
+    for (int from = 0; from < n; from += 32) {
+        float2 w = make_float2(NOTHING_YET, 0.0f);
+        if (from + lane < n)
+            w = __ldcg(&a.space.weight[slot_of(a, p, from + lane, tok, head)]);
+        float by = exp2_fast(w.x - top);
+        total = fmaf(w.y, by, total);
+#pragma unroll 8
+        for (int s = from; s < min(n, from + 32); s++) {
+            const float2 *part = (const float2 *)(a.space.part + slot_of(a, p, s, tok, head) * D::wide);
+            float f = __shfl_sync(0xFFFFFFFFu, by, s - from);
+#pragma unroll
+            for (int k = 0; k < each; k++)
+                if (lane + 32 * k < D::wide / 2) {
+                    float2 x = __ldcg(part + lane + 32 * k);
+                    o[k].x = fmaf(x.x, f, o[k].x);
+                    o[k].y = fmaf(x.y, f, o[k].y);
+                }
+        }
+    }
 #pragma unroll
     for (int d = 1; d < 32; d *= 2)
         total += __shfl_xor_sync(0xFFFFFFFFu, total, d);
-#pragma unroll 4
-    for (int s = 0; s < p.u.n_splits; s++) {
-        const float2 *part = (const float2 *)(a.space.part + slot_of(a, p, s, row) * D::wide);
-        float f = __shfl_sync(0xFFFFFFFFu, by, s);
-#pragma unroll
-        for (int k = 0; k < each; k++)
-            if (lane + 32 * k < D::wide / 2) {
-                float2 x = __ldcg(part + lane + 32 * k);
-                o[k].x = fmaf(x.x, f, o[k].x);
-                o[k].y = fmaf(x.y, f, o[k].y);
-            }
-    }
+    total = 1.0f / total;
 #pragma unroll
     for (int k = 0; k < each; k++) {
-        o[k].x /= total, o[k].y /= total;
+        o[k].x *= total, o[k].y *= total;
         if (a.undo_v && 2 * (lane + 32 * k) < a.head_dim)
             reinterpret_cast<float2 *>(scratch)[lane + 32 * k] = o[k];
     }
     if (a.undo_v)
         hadamard(scratch, a.hadamard, true);
-    size_t at = (size_t)(p.seq.first_tok + token_of(p, row)) * a.out_stride + (size_t)(head_of(p, row) * a.head_dim);
+    size_t at = out_at(a, p, tok, head);
 #pragma unroll
     for (int k = 0; k < each; k++) {
         int d = 2 * (lane + 32 * k);
@@ -418,9 +469,12 @@ static __global__ void __launch_bounds__(ring<D>::warps * 32, ring<D>::blocks) d
         place_in_step p = start_unit(a, item, r);
 #pragma unroll 1
         for (int i = 0; i < p.u.n_pages; i++) {
-            int page = p.u.first_page + i, u = i % r.run;
+            int page = p.u.first_page + i, u = i & (r.run - 1);
             if (D::pre && u == 0)
-                fill_queries(a, p, min(page + (int)(threadIdx.x % 32 / 4) / r.n, p.u.first_page + p.u.n_pages - 1), r);
+                fill_queries(a, p,
+                             min(page + (r.run == 1 ? 0 : (int)(threadIdx.x % 32 / 4) >> (r.n / 2)),
+                                 p.u.first_page + p.u.n_pages - 1),
+                             r);
             copies_wait<ring<D>::stages - 2>();
             __syncwarp();
             fetch_page<D>(a, c, shared_address(pages + to * D::page));
@@ -503,6 +557,7 @@ extern "C" enum atom_status atom_cuda_decode_run(const struct atom_cuda_attend *
                      kv->head_dim,
                      job->type,
                      job->scale * 1.4426950408889634f,
+                     kv->wide == kv->head_dim && job->q_stride % 4 == 0 && (uintptr_t)job->q % 16 == 0,
                      (kv->rotate & ATOM_ROTATE_V) != 0,
                      hadamard_of(kv->head_dim)};
     return kv->wide == 64    ? launch_bits<64>(a, kv, s, err)

@@ -10,9 +10,9 @@
 #include "cuda/kv_pages.cuh"
 
 enum {
-    SPLIT_PAGES = 8, /* a split has at least so many, where there are */
-    MAX_SPLITS = 32, /* and a sequence at most so many, times its new tokens */
-    TILE_ROWS = 8,   /* query rows of a unit */
+    SPLIT_PAGES = 8,  /* a split has at least so many, where there are */
+    MAX_SPLITS = 128, /* and a sequence at most so many, times its new tokens */
+    TILE_ROWS = 8,    /* query rows of a unit */
 };
 
 struct unit {

@@ -20,19 +20,28 @@ template <int N> MMA_FN void copies_wait() { asm volatile("cp.async.wait_group %
  * columns 2i+8, 2i+9; of b rows 2i, 2i+1, then 2i+8, 2i+9 of column g; of c rows g, then g+8 of columns 2i, 2i+1. */
 MMA_FN void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9},"
-                 " {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9},"
+        " {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /* An 8x8 tile of halves: lane l gives row l/4, columns 2(l%4) and +1; it gets column l/4, rows 2(l%4) and +1. */
 MMA_FN uint32_t transpose(uint32_t x)
 {
     uint32_t y;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
 }
+
+/* Counts this thread in, after everything it has seen written; returns the count before. */
+MMA_FN int arrive(int *count)
+{
+    int before;
+    asm volatile("atom.add.release.gpu.global.s32 %0, [%1], 1;" : "=r"(before) : "l"(count) : "memory");
+    return before;
+}
+MMA_FN void fence_acquire() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
 /* 2^x, 2^-inf = 0; tiny results are 0. */
 MMA_FN float exp2_fast(float x)
