@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From page halves (kv_cache.h) to rows of f16 in tiles for tensor cores.
+ *
+ * A tile is ROWS positions: blocks of 64 channels, each [ROWS][8 units of 8 channels], where unit u of row p lies at
+ * u ^ (p % 8), the swizzle of 128 bytes. Values keep their channels; of keys, channel i < H = head_dim/2 comes to i and
+ * channel i + H to WIDE/2 + i, so that pairs of 8 lie whole whatever head_dim is. Channels past head_dim are finite. */
+#ifndef ATOM_CUDA_ATTENTION_EXPAND_CUH
+#define ATOM_CUDA_ATTENTION_EXPAND_CUH
+
+#include "cuda/kv_pages.cuh"
+
+/* Bytes of a tile's keys, or of its values. */
+static __host__ __device__ constexpr int tile_bytes(int wide, int rows) { return (wide + 63) / 64 * rows * 128; }
+
+/* Where unit u of row p is in its tile. */
+template <int ROWS> static __host__ __device__ __forceinline__ constexpr int unit_at(int p, int u)
+{
+    return u / 8 * (ROWS * 128) + p * 128 + ((u ^ p) & 7) * 16;
+}
+
+/* Halves come from a page in chunks of 4 or 2 words of two. */
+static __host__ __device__ constexpr int chunk_words(int wide) { return wide / 16 % 4 ? 2 : 4; }
+
+static __device__ __forceinline__ __half2 as_half2(uint32_t w) { return *reinterpret_cast<__half2 *>(&w); }
+static __device__ __forceinline__ uint32_t as_word(__half2 h) { return *reinterpret_cast<uint32_t *>(&h); }
+
+template <int N>
+static __device__ __forceinline__ void load_words(const uint8_t *half, int w, int n_words, int unit, int n_units,
+                                                  uint32_t (&to)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i += N % 4 ? N % 2 ? 1 : 2 : 4) {
+        const uint8_t *from = half + word_offset(w + i, n_words, unit, n_units);
+        if constexpr (N % 4 == 0) {
+            uint4 x = __ldg(reinterpret_cast<const uint4 *>(from));
+            to[i] = x.x, to[i + 1] = x.y, to[i + 2] = x.z, to[i + 3] = x.w;
+        } else if constexpr (N % 2 == 0) {
+            uint2 x = __ldg(reinterpret_cast<const uint2 *>(from));
+            to[i] = x.x, to[i + 1] = x.y;
+        } else {
+            to[i] = __ldg(reinterpret_cast<const uint32_t *>(from));
+        }
+    }
+}
+
+/* 1024 + q of two nibbles or two bytes: an f16 whose exponent makes its low bits units. */
+static __device__ __forceinline__ __half2 nibbles(uint32_t w, int shift)
+{
+    return as_half2(w >> shift & 0x000F000Fu | 0x64006400u);
+}
+static __device__ __forceinline__ __half2 bytes(uint32_t w, bool high)
+{
+    return as_half2(__byte_perm(w, 0x64646464u, high ? 0x4342 : 0x4140));
+}
+
+/* How two positions' integers are read back, or one's twice. */
+struct reading {
+    __half2 zero, scale; /* 1024 + zero point */
+    bool wide;           /* products may be beyond F16 */
+};
+template <int WIDE, int BITS> static __device__ __forceinline__ reading reading_of(const uint8_t *half, int a, int b)
+{
+    if constexpr (BITS == 16)
+        return {};
+    uint32_t x = __ldg(reinterpret_cast<const uint32_t *>(half + tail_offset(WIDE, BITS, a)));
+    uint32_t y = __ldg(reinterpret_cast<const uint32_t *>(half + tail_offset(WIDE, BITS, b)));
+    reading r;
+    r.scale = as_half2(__byte_perm(x, y, 0x5410));
+    r.zero = as_half2(__byte_perm(x, y, 0x0602) & 0x00FF00FFu | 0x64006400u);
+    r.wide = __hgt(__low2half(r.scale), __float2half(128.0f)) || __hgt(__high2half(r.scale), __float2half(128.0f));
+    return r;
+}
+
+static __device__ __forceinline__ __half2 hold(__half2 x)
+{
+    __half2 most = as_half2(0x7BFF7BFFu);
+    return __hmax2(__hmin2(x, most), __hneg2(most));
+}
+static __device__ __forceinline__ __half2 read_back(__half2 q, const reading &r)
+{
+    __half2 x = __hmul2(__hsub2(q, r.zero), r.scale); /* the difference is exact */
+    return r.wide ? hold(x) : x;
+}
+
+/* Words of halves to channels c.. of row p. */
+template <int ROWS, int N>
+static __device__ __forceinline__ void put_channels(uint8_t *tile, int p, int c, const uint32_t (&w)[N])
+{
+    uint8_t *to = tile + unit_at<ROWS>(p, c / 8);
+    if constexpr (N == 4)
+        *reinterpret_cast<uint4 *>(to) = make_uint4(w[0], w[1], w[2], w[3]);
+    else
+        *reinterpret_cast<uint2 *>(to + c % 8 * 2) = make_uint2(w[0], w[1]);
+}
+
+/* Rotates two pairs of channels and scales them; held to F16. */
+static __device__ __forceinline__ void turn_pairs(uint32_t &lo, uint32_t &hi, float2 t0, float2 t1, float by)
+{
+    t0.x *= by, t0.y *= by, t1.x *= by, t1.y *= by;
+    float2 a = __half22float2(as_half2(lo)), b = __half22float2(as_half2(hi));
+    const float most = 65504.0f;
+    float a0 = a.x * t0.x - b.x * t0.y, a1 = a.y * t1.x - b.y * t1.y;
+    float b0 = fmaf(b.x, t0.x, a.x * t0.y), b1 = fmaf(b.y, t1.x, a.y * t1.y);
+    lo = as_word(__floats2half2_rn(fminf(fmaxf(a0, -most), most), fminf(fmaxf(a1, -most), most)));
+    hi = as_word(__floats2half2_rn(fminf(fmaxf(b0, -most), most), fminf(fmaxf(b1, -most), most)));
+}
+
+/* Unit 4p + c of a page's keys to row `row` of the tile; turns: cos and sin of position p's pairs, NULL: not rotated.
+ */
+template <int WIDE, int BITS, int ROWS>
+static __device__ __forceinline__ void expand_key_unit(const uint8_t *half, int unit, const float2 *turns, int pairs,
+                                                       uint8_t *tile, int row)
+{
+    enum { N = chunk_words(WIDE), WORDS = N * BITS / 8, P = WIDE / 8 };
+    reading r = reading_of<WIDE, BITS>(half, unit / 4, unit / 4);
+    float by = BITS == 16 ? 1.0f : __low2float(r.scale);
+    if (turns) { /* scaled with their rotation, so that they are rounded once */
+        r.scale = __float2half2_rn(1.0f);
+        r.wide = false;
+    }
+#pragma unroll
+    for (int j = 0; j < P / 2 / N; j++) {
+        uint32_t w[WORDS], lo[N], hi[N];
+        int first = unit % 4 * P + j * 2 * N;
+        load_words(half, j * WORDS, key_words(WIDE, BITS), unit, KEY_UNITS, w);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            if constexpr (BITS == 4) {
+                lo[i] = as_word(read_back(nibbles(w[i / 2], i % 2 * 8), r));
+                hi[i] = as_word(read_back(nibbles(w[i / 2], i % 2 * 8 + 4), r));
+            } else if constexpr (BITS == 8) {
+                lo[i] = as_word(read_back(bytes(w[i], false), r));
+                hi[i] = as_word(read_back(bytes(w[i], true), r));
+            } else {
+                lo[i] = w[2 * i], hi[i] = w[2 * i + 1];
+            }
+            int pair = first + 2 * i;
+            if (turns)
+                turn_pairs(lo[i], hi[i], __ldg(turns + min(pair, pairs - 1)), __ldg(turns + min(pair + 1, pairs - 1)),
+                           by);
+        }
+        put_channels<ROWS>(tile, row, first, lo);
+        put_channels<ROWS>(tile, row, WIDE / 2 + first, hi);
+    }
+}
+
+/* Words t of values, as (a, b) pairs of channels d and e of positions 2c, 2c+1, and of those 8 further. */
+template <int BITS>
+static __device__ __forceinline__ void value_pairs(const uint32_t *w, const reading (&r)[2], uint32_t (&x)[4])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if constexpr (BITS == 4)
+            x[i] = as_word(read_back(nibbles(w[0], 4 * i), r[i / 2]));
+        else if constexpr (BITS == 8)
+            x[i] = as_word(read_back(bytes(w[i / 2], i % 2), r[i / 2]));
+        else
+            x[i] = w[i];
+}
+
+/* Unit 4g + c of a page's values; the page's positions come to rows row0.. */
+template <int WIDE, int BITS, int ROWS>
+static __device__ __forceinline__ void expand_value_unit(const uint8_t *half, int unit, uint8_t *tile, int row0)
+{
+    enum { N = chunk_words(WIDE), EACH = BITS / 4, WORDS = N * EACH, T = WIDE / 16 };
+    int a = unit % 4 * 2;
+    const reading r[2] = {reading_of<WIDE, BITS>(half, a, a + 1), reading_of<WIDE, BITS>(half, a + 8, a + 9)};
+#pragma unroll
+    for (int j = 0; j < T / N; j++) {
+        uint32_t w[WORDS], rows[4][N];
+        load_words(half, j * WORDS, value_words(WIDE, BITS), unit, VALUE_UNITS, w);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            uint32_t x[4];
+            value_pairs<BITS>(w + i * EACH, r, x);
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                rows[2 * h][i] = __byte_perm(x[2 * h], x[2 * h + 1], 0x5410);
+                rows[2 * h + 1][i] = __byte_perm(x[2 * h], x[2 * h + 1], 0x7632);
+            }
+        }
+#pragma unroll
+        for (int h = 0; h < 4; h++)
+            put_channels<ROWS>(tile, row0 + a + h % 2 + h / 2 * 8, unit / 4 * (2 * T) + j * 2 * N, rows[h]);
+    }
+}
+
+#endif
