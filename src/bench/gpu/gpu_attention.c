@@ -4,6 +4,7 @@
 #include "bench/gpu/gpu_cache.h"
 
 #include "base/error.h"
+#include "cuda/attention_prefill.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -120,6 +121,26 @@ static enum atom_status open_decode(int which, const struct atom_gpu_case *c, st
     return ATOM_OK;
 }
 
+static enum atom_status open_prefill(int which, const struct atom_gpu_case *c, struct atom_gpu_operation *out,
+                                     struct atom_error *err)
+{
+    const struct atom_gpu_batch batch = {1, c->tokens, c->context};
+    struct attention *a = NULL;
+    (void)which;
+    enum atom_status st = open_attention(c, &batch, &a, err);
+    if (st)
+        return st;
+    a->run = atom_cuda_prefill_run;
+    st = make_workspace(a, atom_cuda_prefill_workspace(&a->cache.kv, &a->cache.step), err);
+    if (st) {
+        close_attention(a);
+        return st;
+    }
+    count_work(a, out);
+    out->state = a;
+    return ATOM_OK;
+}
+
 /* ---- the formula ------------------------------------------------------------------------------------------------- */
 
 /* Weighted values of a head, and for each channel what roundings of scores to about 2^-10 may do to it. */
@@ -183,13 +204,22 @@ static enum atom_status compare_attention(void *state, int *checked, struct atom
     return st;
 }
 
-#define DECODE(on, bits)                                                                                               \
+#define KIND(name, on, bits, open)                                                                                     \
     {                                                                                                                  \
-        "decode", on, bits, open_decode, close_attention, put_attention, compare_attention                             \
+        name, on, bits, open, close_attention, put_attention, compare_attention                                        \
+    }
+#define LAST                                                                                                           \
+    {                                                                                                                  \
+        NULL, NULL, 0, NULL, NULL, NULL, NULL                                                                          \
     }
 const struct atom_gpu_operation_kind atom_gpu_decode_kinds[] = {
-    DECODE("4 bits", 4),
-    DECODE("8 bits", 8),
-    DECODE("16 bits", 16),
-    {NULL, NULL, 0, NULL, NULL, NULL, NULL},
+    KIND("decode", "4 bits", 4, open_decode),
+    KIND("decode", "8 bits", 8, open_decode),
+    KIND("decode", "16 bits", 16, open_decode),
+    LAST,
+};
+const struct atom_gpu_operation_kind atom_gpu_prefill_kinds[] = {
+    KIND("prefill", "4 bits", 4, open_prefill),
+    KIND("prefill", "16 bits", 16, open_prefill),
+    LAST,
 };

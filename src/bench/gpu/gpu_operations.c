@@ -92,6 +92,7 @@ static const struct cases all_cases[] = {
     {ATOM_GPU_ROWS, atom_gpu_sample_kinds, 1, FEW, {0}, 1},
     {ATOM_GPU_ATTENTION, atom_gpu_store_kinds, 1, ANY, {1024}, 1},
     {ATOM_GPU_ATTENTION, atom_gpu_decode_kinds, 1, FEW, {1024, 4096}, 2},
+    {ATOM_GPU_ATTENTION, atom_gpu_prefill_kinds, FEW + 1, ANY, {0, 4096}, 2},
 };
 enum { N_CASES = sizeof all_cases / sizeof all_cases[0] };
 
