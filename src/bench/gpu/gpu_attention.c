@@ -69,17 +69,20 @@ static void count_work(const struct attention *a, struct atom_gpu_operation *out
     out->cold = out->bytes * c->copies >= ATOM_GPU_COLD_BYTES * 0.9; /* pages are a little larger than what they hold */
 }
 
+static double query_bytes(const struct atom_gpu_case *c)
+{
+    return 2.0 * c->tokens * c->model->heads * c->model->head_dim;
+}
+
 static enum atom_status open_attention(const struct atom_gpu_case *c, const struct atom_gpu_batch *batch,
                                        struct attention **out, struct atom_error *err)
 {
     struct attention *a = calloc(1, sizeof *a);
-    struct atom_gpu_case want = *c;
     if (!a)
         return atom_fail_nomem(err, sizeof *a);
-    want.max_copies = ATOM_GPU_MAX_COPIES;
     a->n_tok = batch->n_seqs * batch->n_tok;
     a->q_count = (size_t)a->n_tok * (size_t)(c->model->heads * c->model->head_dim);
-    enum atom_status st = atom_gpu_cache_open(&want, batch, &a->cache, err);
+    enum atom_status st = atom_gpu_cache_open(c, batch, &a->cache, err);
     st = st ? st : atom_gpu_alloc_random(2 * a->q_count * (size_t)a->cache.copies, ATOM_GPU_HALVES, SEED_Q, &a->q, err);
     st = st ? st : atom_cuda_alloc(2 * a->q_count, &a->out, err);
     if (st) {
@@ -100,7 +103,7 @@ static enum atom_status make_workspace(struct attention *a, size_t n_bytes, stru
 static enum atom_status open_decode(int which, const struct atom_gpu_case *c, struct atom_gpu_operation *out,
                                     struct atom_error *err)
 {
-    const struct atom_gpu_batch batch = {c->tokens, 1, c->context};
+    const struct atom_gpu_batch batch = {c->tokens, 1, c->context, query_bytes(c)};
     struct attention *a = NULL;
     (void)which;
     enum atom_status st = open_attention(c, &batch, &a, err);
@@ -124,7 +127,7 @@ static enum atom_status open_decode(int which, const struct atom_gpu_case *c, st
 static enum atom_status open_prefill(int which, const struct atom_gpu_case *c, struct atom_gpu_operation *out,
                                      struct atom_error *err)
 {
-    const struct atom_gpu_batch batch = {1, c->tokens, c->context};
+    const struct atom_gpu_batch batch = {1, c->tokens, c->context, query_bytes(c)};
     struct attention *a = NULL;
     (void)which;
     enum atom_status st = open_attention(c, &batch, &a, err);

@@ -157,7 +157,7 @@ static enum atom_status describe(struct atom_gpu_cache *c, const struct atom_gpu
     if (st)
         return st;
     c->layer_bytes = (size_t)c->kv.n_pages * c->kv.page_bytes;
-    c->copies = want->max_copies > 1 ? atom_gpu_copies((double)c->layer_bytes) : 1;
+    c->copies = c->batch.beside_bytes < 0 ? 1 : atom_gpu_copies((double)c->layer_bytes + c->batch.beside_bytes);
     if ((double)c->layer_bytes * c->copies > (double)atom_cuda_opened()->memory_bytes / 3)
         return atom_fail(err, ATOM_ERR_UNSUPPORTED, "its cache of %.1f GiB takes more than a third of the memory",
                          (double)c->layer_bytes / (1 << 30));

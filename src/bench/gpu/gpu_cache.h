@@ -9,6 +9,7 @@
 /* New tokens of a step: each of n_seqs sequences brings n_tok to the `context` positions that it has. */
 struct atom_gpu_batch {
     int n_seqs, n_tok, context;
+    double beside_bytes; /* what a launch takes beside a copy of the pages; negative: one copy is enough */
 };
 
 struct atom_gpu_cache {

@@ -12,7 +12,6 @@ struct atom_gpu_case {
     int tokens;
     int context; /* attention: positions in the cache before them */
     int kvbits;
-    int max_copies; /* 1: only warm measurements are wanted */
 };
 
 /* An operation that is open. */

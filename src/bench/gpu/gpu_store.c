@@ -33,13 +33,11 @@ static enum atom_status open_store(int which, const struct atom_gpu_case *c, str
 {
     struct store *s = calloc(1, sizeof *s);
     bool few = c->tokens <= FEW;
-    const struct atom_gpu_batch batch = {few ? c->tokens : 1, few ? 1 : c->tokens, c->context};
-    struct atom_gpu_case want = *c;
+    const struct atom_gpu_batch batch = {few ? c->tokens : 1, few ? 1 : c->tokens, c->context, -1};
     (void)which;
     if (!s)
         return atom_fail_nomem(err, sizeof *s);
-    want.max_copies = 1;
-    enum atom_status st = atom_gpu_cache_open(&want, &batch, &s->cache, err);
+    enum atom_status st = atom_gpu_cache_open(c, &batch, &s->cache, err);
     s->row_count = (size_t)c->tokens * (size_t)s->cache.width;
     out->bytes = 2.0 * (double)s->row_count + 2.0 * c->tokens * c->model->heads * c->model->head_dim;
     out->bytes += st ? 0 : c->tokens * atom_gpu_cache_position_bytes(&s->cache);
