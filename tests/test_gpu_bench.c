@@ -3,6 +3,7 @@
 #include "helpers.h"
 
 #include "base/file.h"
+#include "bench/gpu/gpu_random.h"
 #include "bench/gpu_plan.h"
 
 #include <math.h>
@@ -140,6 +141,75 @@ static void lines_as_json(void **state)
     free(text);
 }
 
+static struct atom_gpu_line back[4];
+static int n_back;
+
+static void take_back(void *user, const struct atom_gpu_line *line)
+{
+    (void)user;
+    back[n_back++] = *line;
+}
+
+static void put_lines(const char *dir, const struct atom_gpu_line *lines, int n)
+{
+    char all[4096] = "";
+    for (int i = 0; i < n; i++) {
+        char *text = atom_gpu_json(&lines[i]);
+        strcat(strcat(all, text), "\n");
+        free(text);
+    }
+    put_text(dir, "lines.jsonl", all);
+}
+
+static void lines_read_back(void **state)
+{
+    (void)state;
+    struct atom_gpu_line lines[] = {
+        {.what = ATOM_GPU_CEILING, .machine = &machine, .name = "read", .how = "loads", .bytes = 3e12},
+        linear("w8a8", 64, true, 20),
+        linear("prefill", 512, false, 300)};
+    lines[1].quantize_s = 3e-6;
+    lines[2].what = ATOM_GPU_ATTENTION;
+    lines[2].context = 7;
+    lines[2].kvbits = 4;
+    char *dir = make_dir();
+    put_lines(dir, lines, 3);
+    n_back = 0;
+    assert_ok(atom_gpu_read(in_dir(dir, "lines.jsonl"), take_back, NULL, &err), &err);
+    assert_int_equal(n_back, 3);
+    for (int i = 0; i < 3; i++) {
+        char *was = atom_gpu_json(&lines[i]), *is = atom_gpu_json(&back[i]);
+        assert_string_equal(was, is);
+        free(was);
+        free(is);
+    }
+    put_text(dir, "lines.jsonl", "{\"what\": \"model\"}\n");
+    assert_fails(atom_gpu_read(in_dir(dir, "lines.jsonl"), take_back, NULL, &err), &err, ATOM_ERR_FORMAT, "line 1");
+    err = (struct atom_error){0};
+    assert_fails(atom_gpu_read(in_dir(dir, "none"), take_back, NULL, &err), &err, ATOM_ERR_IO, "none");
+    remove_dir(dir);
+}
+
+/* Numbers of several types are one number in several spellings. */
+static void random_numbers(void **state)
+{
+    (void)state;
+    double sum = 0, squares = 0;
+    for (uint32_t i = 0; i < 4096; i++) {
+        uint32_t h = atom_gpu_hash(3, i);
+        assert_true(atom_f16_float((uint16_t)atom_gpu_half_bell(h)) == atom_gpu_bell(h));
+        int q = (int8_t)atom_gpu_byte_at(ATOM_GPU_NIBBLES, 3, i);
+        assert_true(q >= -8 && q <= 7);
+        float s = atom_gpu_half_at(ATOM_GPU_SCALES, 3, i), f = atom_gpu_float_at(ATOM_GPU_FSCALES, 3, i);
+        assert_true(s >= 0x1p-7f && s < 0x1p-6f && f >= 0x1p-7f && f < 0x1p-6f);
+        int e = atom_gpu_byte_at(ATOM_GPU_E4M3, 3, i) >> 3 & 15;
+        assert_true(e >= 4 && e <= 7);
+        sum += (double)atom_gpu_bell(h);
+        squares += (double)atom_gpu_bell(h) * (double)atom_gpu_bell(h);
+    }
+    assert_true(fabs(sum / 4096) < 0.1 && fabs(squares / 4096 - 1.33) < 0.1);
+}
+
 static void tables_of_linears(void **state)
 {
     (void)state;
@@ -222,6 +292,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(usual_plan, fresh),        cmocka_unit_test_setup(chosen_plan, fresh),
         cmocka_unit_test_setup(wrong_plans, fresh),       cmocka_unit_test_setup(lines_as_json, fresh),
+        cmocka_unit_test_setup(lines_read_back, fresh),   cmocka_unit_test_setup(random_numbers, fresh),
         cmocka_unit_test_setup(tables_of_linears, fresh), cmocka_unit_test_setup(tables_of_the_rest, fresh),
         cmocka_unit_test_setup(pictures, fresh),
     };
