@@ -50,6 +50,14 @@ PTX_FN void bulk_copy(void *to, const void *from, uint32_t n_bytes, uint64_t *b)
                  "l"(from), "r"(n_bytes), "r"(smem_address(b))
                  : "memory");
 }
+/* To the same place in every CTA of the mask, completing on each one's own barrier. */
+PTX_FN void bulk_copy(void *to, const void *from, uint32_t n_bytes, uint64_t *b, uint16_t mask)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+                 " [%0], [%1], %2, [%3], %4;" ::"r"(smem_address(to)),
+                 "l"(from), "r"(n_bytes), "r"(smem_address(b)), "h"(mask)
+                 : "memory");
+}
 /* A box of a tensor from (x, y) on, to the same place in every CTA of the mask. */
 PTX_FN void tensor_copy(void *to, const CUtensorMap *map, int x, int y, uint64_t *b, uint16_t mask)
 {
@@ -99,6 +107,20 @@ PTX_FN uint32_t transpose_8x8(uint32_t x)
     uint32_t y;
     asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
+}
+
+/* Of four lanes, lane q gives v[i] and gets lane i's v[q]. */
+PTX_FN void swap_quad(uint32_t (&v)[4], int q)
+{
+#pragma unroll
+    for (int bit = 1; bit <= 2; bit *= 2)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (!(i & bit)) {
+                uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, q & bit ? v[i] : v[i | bit], bit);
+                v[i] = q & bit ? other : v[i];
+                v[i | bit] = q & bit ? v[i | bit] : other;
+            }
 }
 
 #endif
