@@ -63,6 +63,7 @@ struct atom_gpu_linear_kind {
 };
 
 extern const struct atom_gpu_linear_kind atom_gpu_w4; /* w4a4 and w4a8 */
+extern const struct atom_gpu_linear_kind atom_gpu_w8a8, atom_gpu_w4a16;
 extern const struct atom_gpu_linear_kind atom_gpu_blas_fp16, atom_gpu_blas_int8, atom_gpu_blas_fp8;
 
 double atom_gpu_result_f16(const void *row, size_t i);

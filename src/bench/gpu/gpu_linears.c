@@ -13,6 +13,8 @@
 static const struct atom_gpu_linear_kind *const kinds[ATOM_GPU_N_SCHEMES] = {
     [ATOM_GPU_W4A4] = &atom_gpu_w4,
     [ATOM_GPU_W4A8] = &atom_gpu_w4,
+    [ATOM_GPU_W8A8] = &atom_gpu_w8a8,
+    [ATOM_GPU_W4A16] = &atom_gpu_w4a16,
     [ATOM_GPU_BLAS_FP16] = &atom_gpu_blas_fp16,
     [ATOM_GPU_BLAS_INT8] = &atom_gpu_blas_int8,
     [ATOM_GPU_BLAS_FP8] = &atom_gpu_blas_fp8,
@@ -184,7 +186,7 @@ int atom_gpu_count_linears(const struct atom_gpu_run *run)
 {
     int n = 0;
     for (int s = 0; s < ATOM_GPU_N_SCHEMES; s++)
-        n += run->plan.schemes[s] && kinds[s];
+        n += run->plan.schemes[s];
     return n * run->plan.n_matrices * run->plan.tokens.n;
 }
 
@@ -198,7 +200,7 @@ enum atom_status atom_gpu_linears(struct atom_gpu_run *run, struct atom_error *e
         for (int s = 0; s < ATOM_GPU_N_SCHEMES && !st; s++) {
             l.scheme = (enum atom_gpu_scheme)s;
             l.kind = kinds[s];
-            if (run->plan.schemes[s] && l.kind)
+            if (run->plan.schemes[s])
                 st = measure_scheme(&l, err);
         }
         atom_cuda_free(l.y);

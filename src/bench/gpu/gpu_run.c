@@ -20,14 +20,15 @@ enum atom_status atom_gpu_tell(struct atom_gpu_run *run, const char *phase, stru
 
 /* ---- lines ------------------------------------------------------------------------------------------------------- */
 
-/* Of operations and bytes, what by itself would take longer. What lies in a cache is not compared with memory. */
+/* Of operations and bytes, what by itself would take longer bounds a line; what lies in a cache is not compared with
+ * memory. */
 static void set_share(const struct atom_gpu_run *run, struct atom_gpu_line *line, enum atom_gpu_ceiling memory)
 {
     double peak = run->ceilings.at[line->bound].rate, stream = run->ceilings.at[memory].rate;
-    double by_ops = peak > 0 ? line->ops / peak : 0, by_bytes = line->cold && stream > 0 ? line->bytes / stream : 0;
+    double by_ops = peak > 0 ? line->ops / peak : 0, by_bytes = stream > 0 ? line->bytes / stream : 0;
     if (by_bytes > by_ops)
         line->bound = memory;
-    line->share = (by_bytes > by_ops ? by_bytes : by_ops) / line->median_s;
+    line->share = by_bytes <= by_ops ? by_ops / line->median_s : line->cold ? by_bytes / line->median_s : 0;
 }
 
 void atom_gpu_tell_line(const struct atom_gpu_run *run, struct atom_gpu_line *line, const struct atom_gpu_time *time,
