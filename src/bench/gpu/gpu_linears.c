@@ -105,6 +105,13 @@ static double launch_bytes(const struct linear *l, int n_tok)
            (double)n_tok * (double)atom_gpu_y_stride(l->m->n) * (double)l->kind->y_bytes;
 }
 
+/* Devices with INT4 tensor cores multiply 4 bits by 4 on them. */
+static enum atom_gpu_ceiling bound_of(const struct linear *l)
+{
+    bool int4 = l->scheme == ATOM_GPU_W4A4 && l->run->ceilings.at[ATOM_GPU_INT4].rate > 0;
+    return int4 ? ATOM_GPU_INT4 : l->kind->bound;
+}
+
 static enum atom_status time_both(struct linear *l, struct atom_error *err)
 {
     const struct atom_gpu_work work = {l->kind->put, l->open.state, l->copies},
@@ -116,7 +123,7 @@ static enum atom_status time_both(struct linear *l, struct atom_error *err)
     line.ops = 2.0 * l->n_tok * l->m->n * l->m->k;
     line.bytes = launch_bytes(l, l->n_tok);
     line.checked = l->checked;
-    line.bound = l->kind->bound;
+    line.bound = bound_of(l);
     if (quantize.put) {
         st = atom_gpu_timer_run(l->run->timer, &quantize, false, l->run->repeat, &time, err);
         line.quantize_s = time.median_s;
