@@ -179,7 +179,7 @@ def gpu(*args, **kw):
 @test
 def gpu_usage():
     page = gpu("--help").expect(0).out.decode()
-    assert page.startswith("usage: atom bench gpu [options]") and "minutes on an H100" in page, page
+    assert page.startswith("usage: atom bench gpu [options]") and "minute on an H100" in page, page
     for bad in ("9b", "1x", "x1", "0x5", ""):
         gpu("--shape", bad).expect(2, "there is no shape '%s'" % bad, "11008x4096", "atom bench gpu --help")
     for bad in ("w2a2", "", "w4a4,", "fp16 "):

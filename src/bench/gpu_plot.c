@@ -53,8 +53,10 @@ static unsigned put_data(FILE *f, const struct atom_gpu_line *lines, int n, cons
 static void put_panel(FILE *f, const struct atom_gpu_line *lines, int n, const struct atom_gpu_line *first)
 {
     unsigned there = put_data(f, lines, n, first->shape);
-    fprintf(f, "set title \"{/:Bold %d rows, %d channels}%s%s\" font ',13'\nplot", first->n, first->k,
-            *first->whose ? "\\n" : "", first->whose);
+    fprintf(f, "set title \"{/:Bold %d rows, %d channels}%s", first->n, first->k, *first->whose ? "\\n" : "");
+    for (const char *at = first->whose; *at; at++) /* gate_up: no subscript */
+        fprintf(f, *at == '_' ? "\\\\%c" : "%c", strchr("\"\\\n", *at) ? ' ' : *at);
+    fputs("\" font ',13'\nplot", f);
     const char *between = " ";
     for (int s = 0; s < ATOM_GPU_N_SCHEMES; s++)
         if (there >> s & 1) {
