@@ -217,12 +217,14 @@ static enum atom_status compare_attention(void *state, int *checked, struct atom
     }
 const struct atom_gpu_operation_kind atom_gpu_decode_kinds[] = {
     KIND("decode", "4 bits", 4, open_decode),
+    KIND("decode", "4 bits, post", 104, open_decode),
     KIND("decode", "8 bits", 8, open_decode),
     KIND("decode", "16 bits", 16, open_decode),
     LAST,
 };
 const struct atom_gpu_operation_kind atom_gpu_prefill_kinds[] = {
     KIND("prefill", "4 bits", 4, open_prefill),
+    KIND("prefill", "4 bits, post", 104, open_prefill),
     KIND("prefill", "16 bits", 16, open_prefill),
     LAST,
 };

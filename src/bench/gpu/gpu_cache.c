@@ -139,7 +139,7 @@ static enum atom_status make_turns(struct atom_gpu_cache *c, struct atom_error *
     return st;
 }
 
-/* Keys before RoPE, without rotations: the paper's cache. */
+/* Without Hadamard rotations. */
 static enum atom_status describe(struct atom_gpu_cache *c, const struct atom_gpu_case *want, struct atom_error *err)
 {
     const struct atom_shape *m = want->model;
@@ -150,7 +150,7 @@ static enum atom_status describe(struct atom_gpu_cache *c, const struct atom_gpu
                                   .head_dim = m->head_dim,
                                   .bits = want->kvbits,
                                   .clip = 1,
-                                  .rope = ATOM_KV_PRE,
+                                  .rope = want->post ? ATOM_KV_POST : ATOM_KV_PRE,
                                   .n_pages = c->batch.n_seqs * pages_of(&c->batch),
                                   .max_position = positions_of(&c->batch)};
     enum atom_status st = atom_cuda_kv_init(&c->kv, err);
@@ -235,9 +235,13 @@ void atom_gpu_cache_turn(const struct atom_gpu_cache *c, int position, double *x
 
 void atom_gpu_cache_key(const struct atom_gpu_cache *c, int seq, int position, int kv_head, double *out)
 {
+    bool post = c->kv.rope == ATOM_KV_POST;
     read_row(c, seq, position, c->kv.heads + kv_head, out);
+    if (post)
+        atom_gpu_cache_turn(c, position, out);
     quantize(c->kv.bits, c->kv.head_dim, out);
-    atom_gpu_cache_turn(c, position, out);
+    if (!post)
+        atom_gpu_cache_turn(c, position, out);
 }
 
 void atom_gpu_cache_value(const struct atom_gpu_cache *c, int seq, int position, int kv_head, double *out)

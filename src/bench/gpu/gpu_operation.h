@@ -12,6 +12,7 @@ struct atom_gpu_case {
     int tokens;
     int context; /* attention: positions in the cache before them */
     int kvbits;
+    bool post; /* keys are rotated when they are stored */
 };
 
 /* An operation that is open. */
@@ -25,7 +26,7 @@ struct atom_gpu_operation {
 
 struct atom_gpu_operation_kind {
     const char *name, *on; /* "norm", "4 bits" */
-    int which;             /* what its functions know it by; of attention: the bits of the cache */
+    int which;             /* what its functions know it by; of attention: the bits of the cache, 100 more: POST */
     /* ATOM_ERR_UNSUPPORTED: left out, err says why. */
     enum atom_status (*open)(int which, const struct atom_gpu_case *c, struct atom_gpu_operation *out,
                              struct atom_error *err);

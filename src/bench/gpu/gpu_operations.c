@@ -102,7 +102,8 @@ static enum atom_status measure_kind(struct measured *m, const struct cases *c, 
 {
     const struct atom_bench_list *tokens = &m->run->plan.tokens;
     enum atom_status st = ATOM_OK;
-    m->c.kvbits = m->what == ATOM_GPU_ATTENTION ? m->kind->which : 0;
+    m->c.kvbits = m->what == ATOM_GPU_ATTENTION ? m->kind->which % 100 : 0;
+    m->c.post = m->what == ATOM_GPU_ATTENTION && m->kind->which >= 100;
     for (int x = 0; x < c->n_contexts; x++)
         for (int i = 0; i < tokens->n && !st; i++) {
             m->c.tokens = tokens->at[i];
