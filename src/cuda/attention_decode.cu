@@ -1,434 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Decode attention: warps that walk through units of pages by themselves.
+/* Decode attention: blocks of a few warps that walk through items (decode.cuh), the pages of each shared out among the
+ * warps.
  *
- * A warp brings pages into a ring of its own, several ahead and across the ends of units, so that memory never waits
- * for what happens at them; warps share nothing until the splits of a sequence are merged. Which warp has which unit
- * does not show in the result. */
+ * A warp brings its pages into a ring of its own, several ahead and across the ends of items, so that memory never
+ * waits for what happens there: warps meet only when an item's results become one, and a sequence's last split, which a
+ * block learns of an item later, adds up the others. */
 #include "cuda/check.cuh"
-#include "cuda/decode_page.cuh"
-#include "cuda/hadamard.cuh"
-
-struct decode_args {
-    struct atom_cuda_step step;
-    decode_space space;
-    const uint8_t *pages;
-    size_t page_bytes;
-    const float2 *turns;
-    const void *q;
-    void *out;
-    size_t q_stride, out_stride;
-    int heads, kv_heads, head_dim;
-    enum atom_cuda_float type;
-    float scale; /* of scores, for powers of two */
-    bool whole;  /* four numbers of a query can be read at once, and every channel is one */
-    bool undo_v;
-    hadamard_shape hadamard;
-};
+#include "cuda/decode_merge.cuh"
 
 template <class D> struct ring {
     static constexpr int warps = D::page > 8192 ? 2 : 4;
-    static constexpr int stages = D::page > 4500 ? 3 : D::page > 2200 ? 3 : 6;
+    static constexpr int stages = D::page > 2200 ? 3 : 6;
     static constexpr int warp_bytes = stages * D::page;
     static constexpr int turn_bytes = D::pre ? D::tiles * 32 * 16 : 0;
-    static constexpr int bytes = warps * warp_bytes + turn_bytes;
-    static constexpr int blocks = D::wide > 128   ? 1
-                                  : D::bits == 16 ? 2
-                                  : D::pre        ? 3
-                                                  : 4; /* a multiprocessor, as far as registers matter */
+    static constexpr int blocks = D::wide > 128 ? 1 : D::bits == 16 ? 2 : D::pre ? 3 : 4; /* a multiprocessor */
 };
 
-/* ---- bringing pages ---------------------------------------------------------------------------------------------- */
-
-/* Where this warp is in what it loads. The next two units and the next one's page numbers are there early, so that no
- * load waits for another. */
-struct cursor {
-    int item, step, n_items;
-    int i; /* page of the unit */
-    int4 now, next, after;
-    int ids, next_ids; /* lane l's is page i/32*32 + l of the unit */
+/* What a block's warps share, before the turns and the rings. */
+template <int WARPS> struct meeting {
+    queue q;
+    warp_sums<WARPS> sums;
+    int n_arrived; /* splits before the block's own of the item before, when it had splits */
 };
 
-PAGE_FN int4 unit_of(const decode_args &a, int item, int n_items)
+template <class D> static constexpr int shared_bytes()
 {
-    return item < n_items ? a.space.units[item / a.kv_heads] : make_int4(0, 0, 0, 0);
+    return (int)sizeof(meeting<ring<D>::warps>) + ring<D>::turn_bytes + ring<D>::warps * ring<D>::warp_bytes;
 }
-
-PAGE_FN int page_ids(const decode_args &a, int4 u, int from)
-{
-    int i = from + (int)(threadIdx.x % 32);
-    return i < u.z ? a.step.tables[(size_t)u.x * a.step.max_pages + u.y + i] : 0;
-}
-
-PAGE_FN cursor start_cursor(const decode_args &a, int item, int step, int n_items)
-{
-    cursor c = {item, step, n_items, 0, {}, {}, {}, 0, 0};
-    c.now = unit_of(a, item, n_items);
-    c.next = unit_of(a, item + step, n_items);
-    c.after = unit_of(a, item + 2 * step, n_items);
-    c.ids = page_ids(a, c.now, 0);
-    c.next_ids = page_ids(a, c.next, 0);
-    return c;
-}
-
-template <class D> PAGE_FN void fetch_page(const decode_args &a, cursor &c, uint32_t to)
-{
-    if (c.now.z) {
-        int lane = threadIdx.x % 32, page = __shfl_sync(0xFFFFFFFFu, c.ids, c.i % 32);
-        const uint8_t *from =
-            a.pages + (size_t)page * a.page_bytes + (size_t)(c.item % a.kv_heads) * D::page + lane * 16;
-#pragma unroll
-        for (int at = 0; at < D::page; at += 512)
-            if (at + 512 <= D::page || at + lane * 16 < D::page)
-                copy_16(to + at + lane * 16, from + at);
-        if (++c.i == c.now.z) {
-            c.item += c.step;
-            c.i = 0;
-            c.now = c.next, c.ids = c.next_ids;
-            c.next = c.after;
-            c.next_ids = page_ids(a, c.next, 0);
-            c.after = unit_of(a, c.item + 2 * c.step, c.n_items);
-        } else if (c.i % 32 == 0) {
-            c.ids = page_ids(a, c.now, c.i);
-        }
-    }
-    copies_commit();
-}
-
-/* ---- queries ----------------------------------------------------------------------------------------------------- */
-
-PAGE_FN void write_two(enum atom_cuda_float type, void *x, size_t i, float a, float b)
-{
-    if (type == ATOM_CUDA_F32)
-        *reinterpret_cast<float2 *>((float *)x + i) = make_float2(a, b);
-    else if (type == ATOM_CUDA_F16)
-        *reinterpret_cast<__half2 *>((__half *)x + i) = __floats2half2_rn(a, b);
-    else
-        *reinterpret_cast<__nv_bfloat162 *>((__nv_bfloat16 *)x + i) = __floats2bfloat162_rn(a, b);
-}
-
-PAGE_FN float read_one(enum atom_cuda_float type, const void *x, size_t i)
-{
-    return type == ATOM_CUDA_F32   ? ((const float *)x)[i]
-           : type == ATOM_CUDA_F16 ? to_float(((const __half *)x)[i])
-                                   : to_float(((const __nv_bfloat16 *)x)[i]);
-}
-
-PAGE_FN float4 read_four(enum atom_cuda_float type, const void *x, size_t i)
-{
-    if (type == ATOM_CUDA_F32)
-        return *reinterpret_cast<const float4 *>((const float *)x + i);
-    uint2 w = *reinterpret_cast<const uint2 *>((const uint16_t *)x + i);
-    float2 a, b;
-    if (type == ATOM_CUDA_F16) {
-        a = __half22float2(as_half2(w.x)), b = __half22float2(as_half2(w.y));
-    } else {
-        a = make_float2(__uint_as_float(w.x << 16), __uint_as_float(w.x & 0xFFFF0000u));
-        b = make_float2(__uint_as_float(w.y << 16), __uint_as_float(w.y & 0xFFFF0000u));
-    }
-    return make_float4(a.x, a.y, b.x, b.y);
-}
-
-/* What a warp knows of the unit it is at. */
-struct place_in_step {
-    unit u;
-    struct atom_cuda_seq seq;
-    int kv_head, tok, head; /* of this lane's query: column lane/4 */
-    float q_by;             /* power of two that makes its halves neither large nor tiny; 0: there is no query */
-};
-
-/* Channels i .. i+3, from an i that is a multiple of 4, and the same of the other half of the head. Those past the end
- * are 0. */
-PAGE_FN void four_pairs(const decode_args &a, const place_in_step &p, int i, float (&lo)[4], float (&hi)[4])
-{
-    int half = a.head_dim / 2;
-    size_t at = (size_t)(p.seq.first_tok + p.tok) * a.q_stride + (size_t)(p.head * a.head_dim);
-    if (a.whole) {
-        *reinterpret_cast<float4 *>(lo) = read_four(a.type, a.q, at + i);
-        *reinterpret_cast<float4 *>(hi) = read_four(a.type, a.q, at + i + half);
-        return;
-    }
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        int d = min(i + j, half - 1);
-        float x = read_one(a.type, a.q, at + d), y = read_one(a.type, a.q, at + d + half);
-        lo[j] = i + j < half ? x : 0.0f;
-        hi[j] = i + j < half ? y : 0.0f;
-    }
-}
-
-/* Pairs turned back by an angle each. */
-PAGE_FN void turn_back(const decode_args &a, int page, int i, float (&lo)[4], float (&hi)[4])
-{
-    int half = a.head_dim / 2;
-    const float2 *turns = a.turns + (size_t)page * PAGE * half;
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        float2 t = turns[min(i + j, half - 1)];
-        float u = lo[j], v = hi[j];
-        lo[j] = fmaf(u, t.x, v * t.y);
-        hi[j] = fmaf(v, t.x, -u * t.y);
-    }
-}
-
-/* The halves of this lane's queries, for PRE turned back by the first position of a page. Returns their sum as the
- * integers will meet them. */
-template <class D> PAGE_FN float fill_queries(const decode_args &a, const place_in_step &p, int page, rows<D> &r)
-{
-    constexpr float high = D::bits == 4 && !D::pre ? 16.0f : 1.0f; /* times what it is in a nibble */
-    int first = (int)(threadIdx.x % 4) * D::pairs;
-    float total = 0.0f;
-#pragma unroll
-    for (int k = 0; k < D::pairs / 4; k++) {
-        float lo[4], hi[4];
-        four_pairs(a, p, first + 4 * k, lo, hi);
-        if (D::pre)
-            turn_back(a, page, first + 4 * k, lo, hi);
-#pragma unroll
-        for (int j = 0; j < 4; j += 2) {
-            __half2 l = __floats2half2_rn(lo[j] * p.q_by, lo[j + 1] * p.q_by);
-            __half2 h = __floats2half2_rn(hi[j] * p.q_by / high, hi[j + 1] * p.q_by / high);
-            r.q[4 * k + j] = as_bits(l);
-            r.q[4 * k + j + 1] = as_bits(h);
-            float2 x = __half22float2(l), y = __half22float2(h);
-            total += x.x + x.y + (y.x + y.y) * high;
-        }
-    }
-    return total;
-}
-
-/* Bits of the largest magnitude of this lane's query. */
-template <class D> PAGE_FN uint32_t largest_query(const decode_args &a, const place_in_step &p)
-{
-    uint32_t most = 0;
-    int first = (int)(threadIdx.x % 4) * D::pairs;
-#pragma unroll
-    for (int k = 0; k < D::pairs / 4; k++) {
-        float lo[4], hi[4];
-        four_pairs(a, p, first + 4 * k, lo, hi);
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            most = max(most, max(__float_as_uint(lo[j]) & 0x7FFFFFFFu, __float_as_uint(hi[j]) & 0x7FFFFFFFu));
-    }
-    most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
-    return max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
-}
-
-/* Columns to rows: n rows lie side by side where n is 1, 2 or 4. */
-template <class D> PAGE_FN int row_of(const rows<D> &r, int column) { return r.run == 1 ? column : column & (r.n - 1); }
-
-template <class D> PAGE_FN place_in_step start_unit(const decode_args &a, int item, rows<D> &r)
-{
-    int lane = threadIdx.x % 32, column = lane / 4, rep = a.heads / a.kv_heads;
-    place_in_step p;
-    p.u = unpack_unit(a.space.units[item / a.kv_heads]);
-    p.seq = a.step.seqs[p.u.seq];
-    p.kv_head = item % a.kv_heads;
-    r.n = min(p.seq.n_tok * rep - p.u.tile * TILE_ROWS, (int)TILE_ROWS);
-    r.run = D::pre ? (r.n == 1 ? 8 : r.n == 2 ? 4 : r.n == 4 ? 2 : 1) : 1;
-    bool has_q = column < r.n * r.run;
-    int row = p.u.tile * TILE_ROWS + (has_q ? row_of(r, column) : 0);
-    p.tok = row / rep;
-    p.head = p.kv_head * rep + row - p.tok * rep;
-    uint32_t most = largest_query<D>(a, p), exponent = max(most >> 23, 16u);
-    p.q_by = has_q ? __uint_as_float((263 - exponent) << 23) : 0.0f;
-    float total = D::pre ? 0.0f : fill_queries(a, p, 0, r);
-    total += __shfl_xor_sync(0xFFFFFFFFu, total, 1);
-    total += __shfl_xor_sync(0xFFFFFFFFu, total, 2);
-    /* Integers come as 2^-24 of themselves. A query of 1e28 counts as one whose scores overflow. */
-    float c = __uint_as_float((exponent - 9) << 23) * a.scale * (D::integers && !D::pre ? 16777216.0f : 1.0f);
-    c = most < 0x6E01B37Bu ? c : NAN;
-    int limit = has_q ? p.seq.pos0 + p.tok + 1 : 0;
-#pragma unroll
-    for (int j = 0; j < 2; j++) {
-        int of = 2 * (lane % 4) + j;
-        r.c[j] = __shfl_sync(0xFFFFFFFFu, c, of * 4);
-        r.cz[j] = r.c[j] * __shfl_sync(0xFFFFFFFFu, total, of * 4);
-        r.max[j] = NOTHING_YET;
-        r.sum[j] = r.zeros[j] = 0.0f;
-        r.limit[j] = __shfl_sync(0xFFFFFFFFu, limit, of * 4);
-        r.of_run[j] = r.run == 1 ? 0 : of >> (r.n / 2);
-#pragma unroll
-        for (int t = 0; t < D::tiles; t++)
-            r.o[t][j] = r.o[t][2 + j] = 0.0f;
-    }
-    return p;
-}
-
-/* ---- results ----------------------------------------------------------------------------------------------------- */
-
-template <class D> PAGE_FN float over_columns(float x, int n, int by)
-{
-    return D::pre && n <= by ? x + __shfl_xor_sync(0xFFFFFFFFu, x, by / 2) : x;
-}
-
-/* Sums over the warp's positions, and over columns of one row. Then o holds values in their own units. */
-template <class D> PAGE_FN void fold_rows(rows<D> &r)
-{
-#pragma unroll
-    for (int j = 0; j < 2; j++)
-#pragma unroll
-        for (int by = 4; by < 32; by *= 2) {
-            r.sum[j] += __shfl_xor_sync(0xFFFFFFFFu, r.sum[j], by);
-            r.zeros[j] += __shfl_xor_sync(0xFFFFFFFFu, r.zeros[j], by);
-        }
-#pragma unroll
-    for (int t = 0; t < D::tiles; t++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float x = r.o[t][i];
-            if (D::integers)
-                x = (x * (D::bits == 4 && i / 2 ? 0.0625f : 1.0f) - r.zeros[i % 2]) * 16777216.0f;
-            r.o[t][i] = x;
-        }
-    if (!D::pre || r.run == 1)
-        return;
-    if (r.n == 1) {
-        r.sum[0] += r.sum[1];
-#pragma unroll
-        for (int t = 0; t < D::tiles; t++)
-            r.o[t][0] += r.o[t][1], r.o[t][2] += r.o[t][3];
-    }
-#pragma unroll
-    for (int by = 2; by <= 4; by *= 2) {
-        r.sum[0] = over_columns<D>(r.sum[0], r.n, by);
-        r.sum[1] = over_columns<D>(r.sum[1], r.n, by);
-#pragma unroll
-        for (int t = 0; t < D::tiles; t++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                r.o[t][i] = over_columns<D>(r.o[t][i], r.n, by);
-    }
-}
-
-PAGE_FN size_t slot_of(const decode_args &a, const place_in_step &p, int split, int tok, int head)
-{
-    return ((size_t)p.u.seq * a.space.slots + split * p.seq.n_tok + tok) * a.heads + head;
-}
-
-PAGE_FN size_t out_at(const decode_args &a, const place_in_step &p, int tok, int head)
-{
-    return (size_t)(p.seq.first_tok + tok) * a.out_stride + (size_t)(head * a.head_dim);
-}
-
-template <class D> PAGE_FN void write_part(const decode_args &a, const place_in_step &p, const rows<D> &r)
-{
-    int lane = threadIdx.x % 32, g = lane / 4;
-#pragma unroll
-    for (int j = 0; j < 2; j++) {
-        int row = 2 * (lane % 4) + j;
-        int tok = __shfl_sync(0xFFFFFFFFu, p.tok, row * 4), head = __shfl_sync(0xFFFFFFFFu, p.head, row * 4);
-        if (row >= r.n)
-            continue;
-        size_t slot = slot_of(a, p, p.u.split, tok, head);
-        float *to = a.space.part + slot * D::wide + 2 * D::tiles * g;
-#pragma unroll
-        for (int t = 0; t < D::tiles; t += 2)
-            *reinterpret_cast<float4 *>(to + 2 * t) =
-                make_float4(r.o[t][j], r.o[t][2 + j], r.o[t + 1][j], r.o[t + 1][2 + j]);
-        if (g == 0)
-            a.space.weight[slot] = make_float2(r.max[j], r.sum[j]);
-    }
-}
-
-template <class D> PAGE_FN void write_out(const decode_args &a, const place_in_step &p, const rows<D> &r)
-{
-    int lane = threadIdx.x % 32, first = 2 * D::tiles * (lane / 4);
-#pragma unroll
-    for (int j = 0; j < 2; j++) {
-        int row = 2 * (lane % 4) + j;
-        int tok = __shfl_sync(0xFFFFFFFFu, p.tok, row * 4), head = __shfl_sync(0xFFFFFFFFu, p.head, row * 4);
-        if (row >= r.n)
-            continue;
-        float by = 1.0f / r.sum[j];
-        size_t at = out_at(a, p, tok, head) + first;
-#pragma unroll
-        for (int t = 0; t < D::tiles; t++)
-            if (first + 2 * t < a.head_dim)
-                write_two(a.type, a.out, at + 2 * t, r.o[t][j] * by, r.o[t][2 + j] * by);
-    }
-}
-
-/* Whether this warp is the last of a sequence's splits; then it sees what the others wrote. */
-PAGE_FN bool is_last(const decode_args &a, const place_in_step &p)
-{
-    int before = 0, *arrived = a.space.arrived + ((size_t)p.u.seq * a.kv_heads + p.kv_head) * a.space.tiles + p.u.tile;
-    __syncwarp();
-    if (threadIdx.x % 32 == 0)
-        before = arrive(arrived);
-    if (__shfl_sync(0xFFFFFFFFu, before, 0) != p.u.n_splits - 1)
-        return false;
-    if (threadIdx.x % 32 == 0)
-        *arrived = 0;
-    fence_acquire();
-    return true;
-}
-
-/* Splits of a row added in order, lane l channels 2l, 2l+1, and 64 further on. scratch: [head_dim]. */
-template <class D> PAGE_FN void merge_row(const decode_args &a, const place_in_step &p, int row, float *scratch)
-{
-    constexpr int each = (D::wide + 63) / 64;
-    int lane = threadIdx.x % 32, n = p.u.n_splits;
-    int tok = __shfl_sync(0xFFFFFFFFu, p.tok, row * 4), head = __shfl_sync(0xFFFFFFFFu, p.head, row * 4);
-    float2 o[each] = {};
-    float top = NOTHING_YET, total = 0.0f;
-    for (int s = lane; s < n; s += 32)
-        top = fmaxf(top, __ldcg(&a.space.weight[slot_of(a, p, s, tok, head)]).x);
-#pragma unroll
-    for (int by = 1; by < 32; by *= 2)
-        top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, by));
-    for (int from = 0; from < n; from += 32) {
-        float2 w = make_float2(NOTHING_YET, 0.0f);
-        if (from + lane < n)
-            w = __ldcg(&a.space.weight[slot_of(a, p, from + lane, tok, head)]);
-        float by = exp2_fast(w.x - top);
-        total = fmaf(w.y, by, total);
-#pragma unroll 8
-        for (int s = from; s < min(n, from + 32); s++) {
-            const float2 *part = (const float2 *)(a.space.part + slot_of(a, p, s, tok, head) * D::wide);
-            float f = __shfl_sync(0xFFFFFFFFu, by, s - from);
-#pragma unroll
-            for (int k = 0; k < each; k++)
-                if (lane + 32 * k < D::wide / 2) {
-                    float2 x = __ldcg(part + lane + 32 * k);
-                    o[k].x = fmaf(x.x, f, o[k].x);
-                    o[k].y = fmaf(x.y, f, o[k].y);
-                }
-        }
-    }
-#pragma unroll
-    for (int d = 1; d < 32; d *= 2)
-        total += __shfl_xor_sync(0xFFFFFFFFu, total, d);
-    total = 1.0f / total;
-#pragma unroll
-    for (int k = 0; k < each; k++) {
-        o[k].x *= total, o[k].y *= total;
-        if (a.undo_v && 2 * (lane + 32 * k) < a.head_dim)
-            reinterpret_cast<float2 *>(scratch)[lane + 32 * k] = o[k];
-    }
-    if (a.undo_v)
-        hadamard(scratch, a.hadamard, true);
-    size_t at = out_at(a, p, tok, head);
-#pragma unroll
-    for (int k = 0; k < each; k++) {
-        int d = 2 * (lane + 32 * k);
-        if (d < a.head_dim)
-            write_two(a.type, a.out, at + d, a.undo_v ? scratch[d] : o[k].x, a.undo_v ? scratch[d + 1] : o[k].y);
-    }
-    __syncwarp();
-}
-
-template <class D> PAGE_FN void finish_unit(const decode_args &a, const place_in_step &p, rows<D> &r, float *scratch)
-{
-    fold_rows(r);
-    if (p.u.n_splits == 1 && !a.undo_v)
-        return write_out(a, p, r);
-    write_part(a, p, r);
-    if (is_last(a, p))
-        for (int row = 0; row < r.n; row++)
-            merge_row<D>(a, p, row, scratch);
-}
-
-/* ---- the kernel -------------------------------------------------------------------------------------------------- */
 
 /* cos and sin of the sixteen places of a page as lanes want them: [tile][lane] of positions g, then g+8. */
 template <class D> PAGE_FN void fill_turns(const decode_args &a, uint4 *to)
@@ -444,48 +42,114 @@ template <class D> PAGE_FN void fill_turns(const decode_args &a, uint4 *to)
         }
         to[i] = make_uint4(w[0], w[1], w[2], w[3]);
     }
-    __syncthreads();
+}
+
+template <class D>
+PAGE_FN void attend_item(const decode_args &a, const queue &q, cursor &c, const place_in_step &p, rows<D> &r,
+                         uint8_t *pages, int &at, const uint4 *turns)
+{
+    constexpr int warps = ring<D>::warps, stages = ring<D>::stages;
+    const int warp = threadIdx.x / 32, first = p.u->first_page, n = p.u->n_pages;
+#pragma unroll 1
+    for (int i = warp, u = 0; i < n; i += warps, u = (u + 1) & (r.run - 1)) {
+        int page = first + i;
+        if (D::pre && u == 0) /* columns of a run are for this warp's next pages */
+            fill_queries(a, p,
+                         min(page + warps * (r.run == 1 ? 0 : (int)(threadIdx.x % 32 / 4) >> (r.n / 2)), first + n - 1),
+                         r);
+        copies_wait<stages - 2>();
+        __syncwarp();
+        fetch_page<D, warps>(a, q, c, shared_address(pages + (at == 0 ? stages - 1 : at - 1) * D::page));
+        attend_page(pages + at * D::page, page * PAGE, u, r, turns);
+        at = at + 1 == stages ? 0 : at + 1;
+    }
+}
+
+/* The item's rows, by way of a page that this warp is done with. Returns what the meeting says of the item before. */
+template <class D, int WARPS>
+PAGE_FN int fold_item(const decode_args &a, const place_in_step &p, rows<D> &r, meeting<WARPS> &m, float *free_page)
+{
+    int n_arrived = 0;
+    fold_rows(r);
+    put_sums(r, m.sums, free_page);
+    for (int pass = 0; pass * PASS_ROWS < r.n; pass++) {
+        put_rows(r, pass, free_page);
+        __syncthreads();
+        n_arrived = m.n_arrived;
+        for (int row = threadIdx.x / 32 + pass * PASS_ROWS; row < min(r.n, (pass + 1) * PASS_ROWS); row += WARPS)
+            fold_row<D>(a, p, m.sums, row);
+        __syncthreads();
+    }
+    return n_arrived;
+}
+
+/* By the first thread, before the barrier: whether the block's own split of an item was the last. */
+PAGE_FN int tell(const unit &u, int arrived)
+{
+    if (arrived == u.n_splits - 1)
+        fence_acquire();
+    return arrived;
+}
+
+template <class D> PAGE_FN void merge_item(const decode_args &a, const unit &u, int n_arrived, float *scratch)
+{
+    if (u.n_splits < 2 || n_arrived != u.n_splits - 1)
+        return;
+    int rows = min(u.n_tok * (a.heads / a.kv_heads) - u.tile * TILE_ROWS, (int)TILE_ROWS);
+    for (int row = threadIdx.x / 32; row < rows; row += ring<D>::warps)
+        merge_row<D>(a, u, row, scratch);
+    if (threadIdx.x == 0)
+        *arrivals(a, u) = 0;
 }
 
 template <class D>
 static __global__ void __launch_bounds__(ring<D>::warps * 32, ring<D>::blocks) decode(const decode_args a)
 {
+    constexpr int warps = ring<D>::warps, stages = ring<D>::stages;
     extern __shared__ __align__(16) uint8_t shared[];
-    int warp = threadIdx.x / 32, n_items = *a.space.n_units * a.kv_heads;
-    int first = warp * gridDim.x + blockIdx.x, step = gridDim.x * ring<D>::warps;
-    const uint4 *turns = (const uint4 *)(shared + ring<D>::warps * ring<D>::warp_bytes);
-    uint8_t *pages = shared + warp * ring<D>::warp_bytes;
+    meeting<warps> &m = *reinterpret_cast<meeting<warps> *>(shared);
+    uint4 *turns = reinterpret_cast<uint4 *>(shared + sizeof m);
+    uint8_t *pages = shared + sizeof m + ring<D>::turn_bytes + threadIdx.x / 32 * ring<D>::warp_bytes;
+    giver g = {};
+    if (threadIdx.x < 32)
+        g = start_giver(a, m.q);
     if (D::pre)
-        fill_turns<D>(a, (uint4 *)turns);
+        fill_turns<D>(a, turns);
     turns += threadIdx.x % 32;
-    cursor c = start_cursor(a, first, step, n_items);
+    __syncthreads();
+    cursor c = {0, AHEAD, 0, 0, 0, 0, 0, -1};
+    enter_item<warps>(a, m.q, c);
 #pragma unroll 1
-    for (int k = 0; k < ring<D>::stages - 1; k++)
-        fetch_page<D>(a, c, shared_address(pages + k * D::page));
-    int at = 0, to = ring<D>::stages - 1;
+    for (int i = 0; i < stages - 1; i++)
+        fetch_page<D, warps>(a, m.q, c, shared_address(pages + i * D::page));
+    int at = 0, k = 0, arrived = 0, n_arrived;
 #pragma unroll 1
-    for (int item = first; item < n_items; item += step) {
+    for (; m.q.units[k % QUEUE].n_pages; k++) {
         rows<D> r;
-        place_in_step p = start_unit(a, item, r);
-#pragma unroll 1
-        for (int i = 0; i < p.u.n_pages; i++) {
-            int page = p.u.first_page + i, u = i & (r.run - 1);
-            if (D::pre && u == 0)
-                fill_queries(a, p,
-                             min(page + (r.run == 1 ? 0 : (int)(threadIdx.x % 32 / 4) >> (r.n / 2)),
-                                 p.u.first_page + p.u.n_pages - 1),
-                             r);
-            copies_wait<ring<D>::stages - 2>();
-            __syncwarp();
-            fetch_page<D>(a, c, shared_address(pages + to * D::page));
-            attend_page(pages + at * D::page, page * PAGE, u, r, turns);
-            at = at + 1 == ring<D>::stages ? 0 : at + 1;
-            to = to + 1 == ring<D>::stages ? 0 : to + 1;
-        }
-        /* The last page's place is free until the next fetch. */
-        finish_unit(a, p, r, (float *)(pages + to * D::page));
+        place_in_step p = start_item(a, m.q.units[k % QUEUE], r);
+        attend_item<D>(a, m.q, c, p, r, pages, at, turns);
+        if (threadIdx.x < 32)
+            give_next(a, g, m.q, k);
+        if (threadIdx.x == 0)
+            m.n_arrived = k ? tell(m.q.units[(k - 1) % QUEUE], arrived) : -1;
+        float *free_page = (float *)(pages + (at == 0 ? stages - 1 : at - 1) * D::page);
+        n_arrived = fold_item<D>(a, p, r, m, free_page);
+        c.known++;
+        if (threadIdx.x == 0 && p.u->n_splits > 1)
+            arrived = arrive(arrivals(a, *p.u));
+        if (k)
+            merge_item<D>(a, m.q.units[(k - 1) % QUEUE], n_arrived, free_page);
+    }
+    if (k) {
+        if (threadIdx.x == 0)
+            m.n_arrived = tell(m.q.units[(k - 1) % QUEUE], arrived);
+        __syncthreads();
+        merge_item<D>(a, m.q.units[(k - 1) % QUEUE], m.n_arrived,
+                      (float *)(pages + (at == 0 ? stages - 1 : at - 1) * D::page));
     }
     copies_wait<0>();
+    if (threadIdx.x == 0)
+        leave(a);
 }
 
 template <class D> static enum atom_status launch(const decode_args &a, cudaStream_t s, struct atom_error *err)
@@ -495,14 +159,15 @@ template <class D> static enum atom_status launch(const decode_args &a, cudaStre
     if (!dev)
         return atom_fail(err, ATOM_ERR_INVALID, "no CUDA device is open");
     if (!blocks) {
-        cudaError_t e = cudaFuncSetAttribute(decode<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, ring<D>::bytes);
+        cudaError_t e = cudaFuncSetAttribute(decode<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes<D>());
         if (!e)
-            e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, decode<D>, ring<D>::warps * 32, ring<D>::bytes);
+            e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, decode<D>, ring<D>::warps * 32,
+                                                              shared_bytes<D>());
         if (e)
             return atom_cuda_status(e, "preparing decode attention", err);
         blocks = blocks ? blocks : 1;
     }
-    decode<D><<<(unsigned)(dev->n_sm * blocks), ring<D>::warps * 32, ring<D>::bytes, s>>>(a);
+    decode<D><<<(unsigned)(dev->n_sm * blocks), ring<D>::warps * 32, shared_bytes<D>(), s>>>(a);
     return atom_cuda_launched("decode attention", err);
 }
 
@@ -546,7 +211,7 @@ extern "C" enum atom_status atom_cuda_decode_run(const struct atom_cuda_attend *
     decode_args a = {*job->step,
                      atom_cuda_decode_space(kv, job->step->max_seqs, job->step->max_pages, job->workspace),
                      kv->pages,
-                     kv->page_bytes,
+                     (uint32_t)kv->page_bytes,
                      (const float2 *)kv->turns,
                      job->q,
                      job->out,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside decode attention: how sequences are cut into units, and the workspace both kernels share.
+/* Inside decode attention: how sequences are cut into units, and the workspace that the plan and attention share.
  *
  * A unit is some pages of a sequence for up to eight of its query rows (row = token * heads a KV head serves + head);
- * the work of a step is every unit for every KV head. Results of a sequence's splits are kept as
+ * the work of a step, its items, is every unit for every KV head. Results of a sequence's splits are kept as
  * (sum of weighted values, largest score, sum of weights) and merged in order by whoever finishes last. */
 #ifndef ATOM_CUDA_DECODE_CUH
 #define ATOM_CUDA_DECODE_CUH
@@ -10,30 +10,25 @@
 #include "cuda/kv_pages.cuh"
 
 enum {
-    SPLIT_PAGES = 8,  /* a split has at least so many, where there are */
-    MAX_SPLITS = 128, /* and a sequence at most so many, times its new tokens */
+    SPLIT_PAGES = 16, /* a split has at least so many, where there are */
+    MAX_SPLITS = 64,  /* and a sequence at most so many, times its new tokens */
     TILE_ROWS = 8,    /* query rows of a unit */
 };
 
-struct unit {
-    int seq, first_page, n_pages;
-    int split, n_splits, tile;
+struct __align__(16) unit
+{
+    int seq, first_page, n_pages; /* n_pages 0: there is no more work */
+    uint8_t split, n_splits;
+    uint16_t tile;
+    int first_tok, n_tok, pos0, kv_head; /* kv_head: of an item */
 };
-
-/* As it lies in memory. */
-static __device__ __forceinline__ int4 pack_unit(const unit &u)
-{
-    return make_int4(u.seq, u.first_page, u.n_pages, u.split | u.n_splits << 8 | u.tile << 16);
-}
-static __device__ __forceinline__ unit unpack_unit(int4 p)
-{
-    return {p.x, p.y, p.z, p.w & 255, p.w >> 8 & 255, p.w >> 16};
-}
+enum { UNIT_WORDS = sizeof(struct unit) / sizeof(int) };
 
 struct decode_space {
     int *n_units;
-    int4 *units;
-    int *arrived;   /* [max_seqs, kv_heads, tiles]: splits done, back to 0 after the last */
+    int *taken;     /* items given out beyond the first of each block, blocks done; both 0 between launches */
+    unit *units;    /* without KV head */
+    int *arrived;   /* [max_seqs, kv_heads, tiles]: splits done; 0 between launches */
     float2 *weight; /* [max_seqs, slots, heads]: largest score and sum of weights; a slot is split * n_tok + token */
     float *part;    /* [max_seqs, slots, heads, wide] */
     int slots, tiles;

@@ -16,9 +16,9 @@ decode_space atom_cuda_decode_space(const struct atom_cuda_kv *kv, int max_seqs,
     }
     size_t rows = (size_t)max_seqs * (size_t)d.slots * (size_t)kv->heads;
     size_t units = (size_t)max_seqs * (size_t)(d.slots * (2 + d.tiles / TILE_ROWS));
-    d.n_units = (int *)at, at += 256;
+    d.n_units = (int *)at, d.taken = (int *)at + 1, at += 256;
     d.arrived = (int *)at, at += up((size_t)max_seqs * (size_t)(kv->kv_heads * d.tiles) * sizeof(int));
-    d.units = (int4 *)at, at += up(units * sizeof(int4));
+    d.units = (unit *)at, at += up(units * sizeof(unit));
     d.weight = (float2 *)at, at += up(rows * sizeof(float2));
     d.part = (float *)at, at += up(rows * (size_t)kv->wide * sizeof(float));
     d.n_bytes = (size_t)(at - (uint8_t *)workspace);
@@ -49,12 +49,15 @@ static __global__ void plan(const struct atom_cuda_step step, const decode_space
         for (int s = 0; s < n_splits; s++)
             for (int t = 0; t < n_tiles; t++) {
                 int first = (int)((int64_t)n_pages * s / n_splits), last = (int)((int64_t)n_pages * (s + 1) / n_splits);
-                d.units[at++] = pack_unit({i, first, last - first, s, n_splits, t});
+                d.units[at++] = {i,           first,         last - first, (uint8_t)s, (uint8_t)n_splits,
+                                 (uint16_t)t, seq.first_tok, seq.n_tok,    seq.pos0,   0};
             }
     }
     __syncthreads();
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0) {
         *d.n_units = taken;
+        d.taken[0] = d.taken[1] = 0;
+    }
 }
 
 extern "C" enum atom_status atom_cuda_decode_plan(const struct atom_cuda_attend *job, atom_cuda_stream s,
