@@ -131,6 +131,29 @@ static struct memory read_memory(const struct problem *p, int seq, int head)
     return m;
 }
 
+static double step_of(enum atom_cuda_float t)
+{
+    return t == ATOM_CUDA_F32 ? 0x1p-23 : t == ATOM_CUDA_F16 ? 0x1p-11 : 0x1p-8;
+}
+
+/* The rotation of values undone: errors, after one more rounding, add up over all channels. */
+static void rotate_back(const struct problem *p, double *out, double *off)
+{
+    int hd = p->kv.head_dim;
+    float x[ATOM_CUDA_MAX_HEAD];
+    double all = 0, step = step_of(p->type), size = 0;
+    for (int d = 0; d < hd; d++) {
+        x[d] = (float)out[d];
+        all += off[d] + step * (fabs(out[d]) + off[d]) + 0x1p-25;
+        size += fabs(out[d]);
+    }
+    atom_hadamard_undo(x, hd);
+    for (int d = 0; d < hd; d++) {
+        out[d] = (double)x[d];
+        off[d] = (all + size * 0x1p-20) / sqrt(hd);
+    }
+}
+
 /* One row of one head: the result, and how far from it f16 may lead. Queries, keys, weights and values are rounded by
  * 2^-11 each (what is below F16's normal numbers by 2^-25), float sums by 2^-20 of their terms in all. */
 static void formula(const struct problem *p, const struct memory *m, const double *q, int n, double *out, double *off)
@@ -183,7 +206,9 @@ static void check_row(const struct problem *p, const struct memory *m, int seq, 
     }
     if (fine)
         formula(p, m, q, pos + 1, out, off);
-    double step = p->type == ATOM_CUDA_F32 ? 0x1p-23 : p->type == ATOM_CUDA_F16 ? 0x1p-11 : 0x1p-8;
+    if (fine && p->kv.rotate & ATOM_ROTATE_V)
+        rotate_back(p, out, off);
+    double step = step_of(p->type);
     for (int d = 0; d < hd; d++) {
         double x = (double)read_row(p->type, got, (size_t)row * p->out_stride + (size_t)(head * hd + d));
         if (fine ? !(fabs(x - out[d]) <= off[d] + step * (fabs(out[d]) + off[d]) + 0x1p-25) : !isnan(x))
@@ -240,12 +265,15 @@ static struct atom_cuda_kv random_cache(void)
 {
     static const int sizes[] = {2, 30, 48, 64, 64, 80, 96, 96, 120, 128, 128, 128, 192, 256}, bits[] = {16, 8, 4, 4, 3};
     int kv_heads = between(1, 3);
-    return (struct atom_cuda_kv){.heads = kv_heads * between(1, 5),
-                                 .kv_heads = kv_heads,
-                                 .head_dim = sizes[between(0, 13)],
-                                 .bits = bits[between(0, 4)],
-                                 .clip = 1.0f,
-                                 .rope = between(0, 1) ? ATOM_KV_PRE : ATOM_KV_POST};
+    struct atom_cuda_kv kv = {.heads = kv_heads * between(1, 5),
+                              .kv_heads = kv_heads,
+                              .head_dim = sizes[between(0, 13)],
+                              .bits = bits[between(0, 4)],
+                              .clip = 1.0f,
+                              .rope = between(0, 1) ? ATOM_KV_PRE : ATOM_KV_POST};
+    if (atom_hadamard_has(kv.head_dim) && between(0, 3) == 0)
+        kv.rotate = ATOM_ROTATE_V;
+    return kv;
 }
 
 static void random_steps(int *n, int *pos0, int *n_tok)

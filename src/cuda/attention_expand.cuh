@@ -96,25 +96,38 @@ static __device__ __forceinline__ void put_channels(uint8_t *tile, int p, int c,
 /* Rotates two pairs of channels and scales them; held to F16. */
 static __device__ __forceinline__ void turn_pairs(uint32_t &lo, uint32_t &hi, float2 t0, float2 t1, float by)
 {
-    t0.x *= by, t0.y *= by, t1.x *= by, t1.y *= by;
     float2 a = __half22float2(as_half2(lo)), b = __half22float2(as_half2(hi));
-    const float most = 65504.0f;
-    float a0 = a.x * t0.x - b.x * t0.y, a1 = a.y * t1.x - b.y * t1.y;
-    float b0 = fmaf(b.x, t0.x, a.x * t0.y), b1 = fmaf(b.y, t1.x, a.y * t1.y);
-    lo = as_word(__floats2half2_rn(fminf(fmaxf(a0, -most), most), fminf(fmaxf(a1, -most), most)));
-    hi = as_word(__floats2half2_rn(fminf(fmaxf(b0, -most), most), fminf(fmaxf(b1, -most), most)));
+    float a0 = (a.x * t0.x - b.x * t0.y) * by, a1 = (a.y * t1.x - b.y * t1.y) * by;
+    float b0 = fmaf(b.x, t0.x, a.x * t0.y) * by, b1 = fmaf(b.y, t1.x, a.y * t1.y) * by;
+    lo = as_word(hold(__floats2half2_rn(a0, a1)));
+    hi = as_word(hold(__floats2half2_rn(b0, b1)));
 }
 
-/* Unit 4p + c of a page's keys to row `row` of the tile; turns: cos and sin of position p's pairs, NULL: not rotated.
- */
-template <int WIDE, int BITS, int ROWS>
-static __device__ __forceinline__ void expand_key_unit(const uint8_t *half, int unit, const float2 *turns, int pairs,
-                                                       uint8_t *tile, int row)
+/* Where the cos and sin of a unit's pairs r and r+1 (r even, counted from its first) come from. */
+struct no_turns {
+    enum { ANY = 0 };
+    __device__ __forceinline__ void find(int, float2 &, float2 &) const {}
+};
+struct table_turns {
+    enum { ANY = 1 };
+    const float2 *row; /* of the position */
+    int first, pairs;  /* of the unit, of the head */
+    __device__ __forceinline__ void find(int r, float2 &t0, float2 &t1) const
+    {
+        t0 = __ldg(row + min(first + r, pairs - 1));
+        t1 = __ldg(row + min(first + r + 1, pairs - 1));
+    }
+};
+
+/* Unit 4p + c of a page's keys to row `row` of the tile. */
+template <int WIDE, int BITS, int ROWS, class TURNS>
+static __device__ __forceinline__ void expand_key_unit(const uint8_t *half, int unit, const TURNS &turns, uint8_t *tile,
+                                                       int row)
 {
     enum { N = chunk_words(WIDE), WORDS = N * BITS / 8, P = WIDE / 8 };
     reading r = reading_of<WIDE, BITS>(half, unit / 4, unit / 4);
     float by = BITS == 16 ? 1.0f : __low2float(r.scale);
-    if (turns) { /* scaled with their rotation, so that they are rounded once */
+    if (TURNS::ANY) { /* scaled with their rotation, so that they are rounded once */
         r.scale = __float2half2_rn(1.0f);
         r.wide = false;
     }
@@ -134,10 +147,11 @@ static __device__ __forceinline__ void expand_key_unit(const uint8_t *half, int 
             } else {
                 lo[i] = w[2 * i], hi[i] = w[2 * i + 1];
             }
-            int pair = first + 2 * i;
-            if (turns)
-                turn_pairs(lo[i], hi[i], __ldg(turns + min(pair, pairs - 1)), __ldg(turns + min(pair + 1, pairs - 1)),
-                           by);
+            if constexpr (TURNS::ANY) {
+                float2 t0, t1;
+                turns.find(2 * (j * N + i), t0, t1);
+                turn_pairs(lo[i], hi[i], t0, t1, by);
+            }
         }
         put_channels<ROWS>(tile, row, first, lo);
         put_channels<ROWS>(tile, row, WIDE / 2 + first, hi);

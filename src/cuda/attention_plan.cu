@@ -9,7 +9,7 @@ struct planner {
     int kv_heads, group, ring_tiles;
     struct plan *plan;
     struct group *groups;
-    int *ready, *read;
+    int *ready, *read, *filled;
 };
 
 static __device__ int key_tiles(const struct atom_cuda_seq &s) { return (s.pos0 + s.n_tok + KEY_TILE - 1) / KEY_TILE; }
@@ -120,6 +120,8 @@ static __global__ void __launch_bounds__(PLANNERS) plan_groups(const planner p)
         p.groups[i].before = group_behind(p, i, p.groups[i].tile0 - p.ring_tiles);
         p.ready[i] = p.read[i] = 0;
     }
+    for (int i = threadIdx.x; i < p.ring_tiles; i += PLANNERS)
+        p.filled[i] = 0;
     if (threadIdx.x == 0)
         *p.plan = {groups[n], tiles[n], units[n], p.ring_tiles, 0, 0, 0, 0};
 }
@@ -136,6 +138,7 @@ enum atom_status atom_cuda_prefill_plan(const struct prefill_args *a, const stru
     p.groups = (struct group *)(workspace + l->groups_at);
     p.ready = (int *)(workspace + l->ready_at);
     p.read = (int *)(workspace + l->read_at);
+    p.filled = (int *)(workspace + l->filled_at);
     plan_groups<<<1, PLANNERS, (size_t)(a->step.max_seqs + 1) * 4 * sizeof(int), s>>>(p);
     return atom_cuda_launched("planning prefill attention", err);
 }

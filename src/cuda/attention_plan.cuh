@@ -33,9 +33,11 @@ struct plan {
     int padding;
 };
 
-/* A workspace: plan, groups, what is ready of each and what is read, tiles. */
+/* A workspace: plan, groups, how much of each is ready and read, how often each of the ring's places was filled, tiles.
+ * Counts of what is ready count the warps that expand a tile. */
+enum { EXPANDERS = 4 };
 struct work_layout {
-    size_t groups_at, ready_at, read_at, tiles_at, n_bytes;
+    size_t groups_at, ready_at, read_at, filled_at, tiles_at, n_bytes;
     int max_groups, ring_tiles;
 };
 
@@ -54,7 +56,8 @@ static inline struct work_layout layout_of(const struct atom_cuda_kv *kv, const 
     l.groups_at = pad(sizeof(struct plan));
     l.ready_at = pad(l.groups_at + (size_t)l.max_groups * sizeof(struct group));
     l.read_at = pad(l.ready_at + (size_t)l.max_groups * sizeof(int));
-    l.tiles_at = pad(l.read_at + (size_t)l.max_groups * sizeof(int));
+    l.filled_at = pad(l.read_at + (size_t)l.max_groups * sizeof(int));
+    l.tiles_at = pad(l.filled_at + (size_t)l.ring_tiles * sizeof(int));
     l.n_bytes = l.tiles_at + (size_t)l.ring_tiles * 2 * tile_bytes(kv->wide, KEY_TILE);
     return l;
 }

@@ -13,7 +13,8 @@ struct prefill_args {
     struct atom_cuda_step step;
     const uint8_t *pages;
     size_t page_bytes, half_bytes;
-    const float2 *turns; /* NULL: keys are not rotated when read */
+    const float2 *turns; /* [n_turns, pairs]; NULL: keys are not rotated when read */
+    int n_turns;
     int kv_heads, head_dim, group;
     enum atom_cuda_float type;
     const void *q;
@@ -28,13 +29,6 @@ enum atom_status atom_cuda_prefill_mma(const struct prefill_args *a, int wide, i
                                        struct atom_error *err);
 
 static __device__ __forceinline__ uint32_t halves(float a, float b) { return as_word(__floats2half2_rn(a, b)); }
-
-static __device__ __forceinline__ float exp_2(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 /* Eight channels of a query, in the order of keys (attention_expand.cuh): unit u of a row of head_dim numbers. */
 template <int WIDE, class T> static __device__ __forceinline__ uint4 query_unit(const T *row, int u, int head_dim)

@@ -5,6 +5,7 @@
  * and its warps go over them with a softmax that grows. Keys come in ascending order, so that every row has a finite
  * maximum from its first tile on. */
 #include "cuda/attention_prefill.cuh"
+#include "cuda/mma.cuh"
 
 enum { ROWS = 64, WARPS = 4, THREADS = 32 * WARPS };
 
@@ -14,26 +15,16 @@ struct place_of {
     int head, row0, n_rows;
 };
 
-static __device__ __forceinline__ uint32_t address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
 template <bool TURNED> static __device__ __forceinline__ void load_matrices(uint32_t (&x)[4], const void *row)
 {
     if constexpr (TURNED)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                     : "r"(address(row)));
+                     : "r"(shared_address(row)));
     else
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                     : "r"(address(row)));
-}
-
-static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9},"
-                 " {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+                     : "r"(shared_address(row)));
 }
 
 template <int WIDE, class T> static __device__ void load_queries(const prefill_args &a, const place_of &at, uint8_t *to)
@@ -66,9 +57,13 @@ static __device__ void expand_tile(const prefill_args &a, const place_of &at, in
         const uint8_t *half =
             a.pages + (size_t)at.table[pos / PAGE] * a.page_bytes + (size_t)(2 * at.head) * a.half_bytes;
         if (unit < KEY_UNITS) {
-            int p = pos + unit / 4, pairs = a.head_dim / 2;
-            const float2 *turns = a.turns && p < end ? a.turns + (size_t)p * pairs : a.turns;
-            expand_key_unit<WIDE, BITS, ROWS>(half, unit, turns, pairs, keys, row0 + unit / 4);
+            int p = min(pos + unit / 4, end - 1), pairs = a.head_dim / 2;
+            if (a.turns)
+                expand_key_unit<WIDE, BITS, ROWS>(
+                    half, unit, table_turns{a.turns + (size_t)p * pairs, unit % 4 * (WIDE / 8), pairs}, keys,
+                    row0 + unit / 4);
+            else
+                expand_key_unit<WIDE, BITS, ROWS>(half, unit, no_turns{}, keys, row0 + unit / 4);
         } else {
             expand_value_unit<WIDE, BITS, ROWS>(half + a.half_bytes, unit - KEY_UNITS, values, row0);
         }
@@ -128,12 +123,12 @@ static __device__ __forceinline__ void soften(float (&s)[8][4], float scale, con
         }
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-        by[h] = exp_2((max[h] - top) * scale);
+        by[h] = exp2_fast((max[h] - top) * scale);
         max[h] = top;
 #pragma unroll
         for (int j = 0; j < 16; j++) {
             float &x = s[j / 2][2 * h + j % 2];
-            x = exp_2(fmaf(x, scale, -top * scale));
+            x = exp2_fast(fmaf(x, scale, -top * scale));
             total += x;
         }
         sum[h] = fmaf(sum[h], by[h], total);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Prefill attention on Hopper with f16 wgmma. A block, one a multiprocessor, has four warpgroups:
  *
- *   0  one warp brings tiles of keys and values from the workspace's ring by bulk copies, three the next query rows
+ *   0  one warp brings tiles of keys and values from the workspace's ring by bulk copies, two the next query rows, and
+ *      one finds what to expand
  *   1  expands pages into the ring, a tile at a time, ahead of whoever reads them (attention_plan.cuh)
  *   2  and 3 compute, 64 of a unit's 128 rows each: scores Q K^T, the softmax as it grows (powers of 2, sums in float),
  *      and weights times values with the weights in registers.
@@ -12,16 +13,18 @@
  * 2407.08608). Keys come in ascending tiles from position 0 on: every row has a finite maximum from its first tile on.
  */
 #include "cuda/attention_plan.cuh"
+#include "cuda/mma.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/wgmma_f16.cuh"
 
 enum {
     CONSUMERS = 2,
     THREADS = 128 * (CONSUMERS + 2),
-    LOADERS = 96, /* threads that bring query rows */
-    STAGES = 2,   /* of keys, of values, of queries */
+    LOADERS = 64, /* threads that bring query rows */
+    STAGES = 2,   /* of keys, of values, of queries, of tiles to expand */
     PRODUCER_REGISTERS = 40,
-    CONSUMER_REGISTERS = 216,
+    EXPANDER_REGISTERS = 56,
+    CONSUMER_REGISTERS = 208, /* in all, 512 */
 };
 
 /* A row's maximum is raised when it is behind by this much (in powers of 2): weights stay below 2^8, which f16 holds as
@@ -32,7 +35,8 @@ struct args {
     struct prefill_args a;
     struct plan *plan;
     const struct group *groups;
-    int *ready, *read; /* of each group: tiles expanded, units that need its tiles no more */
+    int *ready, *read; /* of each group: warps that have expanded a tile, units that need its tiles no more */
+    int *filled;       /* of each place in the ring: warps that have expanded a tile there */
     uint8_t *tiles;
     int bits;
 };
@@ -40,15 +44,24 @@ struct args {
 /* Query rows row0.. of a KV head, and the keys they see. n_tiles 0: there are no more units. */
 struct unit {
     int first_tok, n_rows, pos0, row0, head;
-    int n_tiles, tile0; /* in the ring */
+    int n_tiles, tile0; /* where they start, counted from the first group's */
     int group;
+};
+
+/* A tile to expand. */
+struct task {
+    int tile0_pos, end; /* its first position, the sequence's end; end 0: there are no more */
+    int head, group, place;
+    int pages[KEY_TILE / PAGE]; /* -1: past the end */
 };
 
 struct shared {
     uint64_t unit_full[STAGES], q_full[STAGES], q_empty[STAGES];
     uint64_t k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
+    uint64_t task_full[STAGES], task_empty[STAGES];
     struct unit units[STAGES];
-    int tile, tile_group; /* that is expanded now */
+    struct task tasks[STAGES];
+    float4 turns[2][8][32]; /* of a page's first and last 8 positions: what is inside_turns' */
 };
 
 /* Then come queries, keys, values, each a ring of stages. */
@@ -74,7 +87,7 @@ static __device__ __forceinline__ void next(struct turn &t)
     }
 }
 
-static __device__ __forceinline__ void arrive(uint64_t *b)
+static __device__ __forceinline__ void arrive_at(uint64_t *b)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_address(b)) : "memory");
 }
@@ -82,15 +95,16 @@ static __device__ __forceinline__ void fence_async() { asm volatile("fence.proxy
 
 /* ---- among blocks ---- */
 
+static __device__ __forceinline__ int count_at(const int *count)
+{
+    int x;
+    asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(x) : "l"(count) : "memory");
+    return x;
+}
 static __device__ __forceinline__ void wait_count(const int *count, int n)
 {
-    for (;;) {
-        int x;
-        asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(x) : "l"(count) : "memory");
-        if (x >= n)
-            return;
+    while (count_at(count) < n)
         __nanosleep(64);
-    }
 }
 static __device__ __forceinline__ void add_count(int *count)
 {
@@ -99,28 +113,85 @@ static __device__ __forceinline__ void add_count(int *count)
 
 /* ---- expanding --------------------------------------------------------------------------------------------------- */
 
-/* A tile's pages, three warps' work each; one of 4 warps does every fourth piece. */
-template <int D, int BITS>
-static __device__ void expand_tile(const struct prefill_args &a, const struct group &g, int head, int tile, uint8_t *to)
+/* The rotation of position 16g + i is that of 16g times that of i: of the first, four lanes of a warp have all that a
+ * page needs, and the second is at hand in shared memory, where a table of each position's would be more to read than
+ * the keys. */
+struct inside_turns {
+    enum { ANY = 1 };
+    const float2 *page;   /* of the page's first position, from the unit's first pair on */
+    const float4 *inside; /* of the unit's, every 32 */
+    int pairs;            /* that are left */
+    __device__ __forceinline__ void find(int r, float2 &t0, float2 &t1) const
+    {
+        float4 a = __ldg(reinterpret_cast<const float4 *>(page + (r < pairs ? r : 0))), b = inside[r / 2 * 32];
+        t0 = make_float2(a.x * b.x - a.y * b.y, fmaf(a.y, b.x, a.x * b.y));
+        t1 = make_float2(a.z * b.z - a.w * b.w, fmaf(a.w, b.z, a.z * b.w));
+    }
+};
+
+/* turns[part][r / 2][lane]: the unit's of position 8 * part + lane / 4, as expand_key_unit counts them. */
+template <int D> static __device__ void keep_turns(const struct prefill_args &a, struct shared &b)
 {
-    enum { PAGES = KEY_TILE / PAGE };
-    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, first = tile * KEY_TILE;
-    int end = g.pos0 + g.n_rows / a.group, pairs = a.head_dim / 2, mine = first / PAGE + lane % PAGES;
-    mine = mine * PAGE < end ? a.step.tables[(size_t)g.seq * a.step.max_pages + mine] : -1;
-#pragma unroll 2
-    for (int i = warp; i < 3 * PAGES; i += 4) {
-        int page = __shfl_sync(~0u, mine, i / 3), row0 = i / 3 * PAGE, part = i % 3;
-        const uint8_t *half = a.pages + (size_t)page * a.page_bytes + (size_t)(2 * head) * a.half_bytes;
+    int pairs = a.head_dim / 2;
+    for (int i = threadIdx.x; a.turns && i < 2 * (D / 16) * 32; i += THREADS) {
+        int lane = i % 32, r = i / 32 % (D / 16) * 2, part = i / 32 / (D / 16);
+        const float2 *row = a.turns + (size_t)min(part * 8 + lane / 4, a.n_turns - 1) * pairs;
+        float2 x = row[min(lane % 4 * (D / 8) + r, pairs - 1)], y = row[min(lane % 4 * (D / 8) + r + 1, pairs - 1)];
+        b.turns[part][r / 2][lane] = make_float4(x.x, x.y, y.x, y.y);
+    }
+}
+
+/* A tile's pages, a third of one a piece; one of 4 warps does every fourth piece. */
+template <int D, int BITS>
+static __device__ void expand_tile(const struct args &args, const struct shared &b, const struct task &t)
+{
+    const struct prefill_args &a = args.a;
+    int lane = threadIdx.x % 32, pairs = a.head_dim / 2;
+    uint8_t *to = args.tiles + (size_t)t.place * (2 * smem<D>::BYTES);
+    for (int i = threadIdx.x / 32 % EXPANDERS; i < 3 * KEY_TILE / PAGE; i += EXPANDERS) {
+        int page = t.pages[i / 3], row0 = i / 3 * PAGE, part = i % 3, first = lane % 4 * (D / 8);
+        const uint8_t *half = a.pages + (size_t)page * a.page_bytes + (size_t)(2 * t.head) * a.half_bytes;
         if (page < 0) { /* keys of no position are never seen, values are given no weight */
             for (int j = lane; part == 2 && j < PAGE * (tile_bytes(D, 1) / 16); j += 32)
                 *reinterpret_cast<uint4 *>(to + smem<D>::BYTES + unit_at<KEY_TILE>(row0 + j % PAGE, j / PAGE)) =
                     make_uint4(0, 0, 0, 0);
-        } else if (part < 2) {
-            int unit = part * 32 + lane, p = min(first + row0 + unit / 4, end - 1);
-            expand_key_unit<D, BITS, KEY_TILE>(half, unit, a.turns ? a.turns + (size_t)p * pairs : NULL, pairs, to,
-                                               row0 + unit / 4);
-        } else {
+        } else if (part == 2) {
             expand_value_unit<D, BITS, KEY_TILE>(half + a.half_bytes, lane, to + smem<D>::BYTES, row0);
+        } else if (a.turns && pairs % 2) { /* rows of odd length are not at 16-byte addresses */
+            const float2 *turns = a.turns + (size_t)min(t.tile0_pos + row0 + part * 8 + lane / 4, t.end - 1) * pairs;
+            expand_key_unit<D, BITS, KEY_TILE>(half, part * 32 + lane, table_turns{turns, first, pairs}, to,
+                                               row0 + part * 8 + lane / 4);
+        } else if (a.turns) {
+            const float2 *turns = a.turns + (size_t)(t.tile0_pos + row0) * pairs + (first < pairs ? first : 0);
+            expand_key_unit<D, BITS, KEY_TILE>(half, part * 32 + lane,
+                                               inside_turns{turns, &b.turns[part][0][lane], pairs - first}, to,
+                                               row0 + part * 8 + lane / 4);
+        } else {
+            expand_key_unit<D, BITS, KEY_TILE>(half, part * 32 + lane, no_turns{}, to, row0 + part * 8 + lane / 4);
+        }
+    }
+}
+
+template <int D> static __device__ void expand(const struct args &a, struct shared &b)
+{
+    for (struct turn t = {0, 0};; next(t)) {
+        barrier_wait(&b.task_full[t.stage], t.phase);
+        const struct task &task = b.tasks[t.stage];
+        if (!task.end)
+            return;
+        if (a.bits == 16)
+            expand_tile<D, 16>(a, b, task);
+        else if (a.bits == 8)
+            expand_tile<D, 8>(a, b, task);
+        else
+            expand_tile<D, 4>(a, b, task);
+        fence_async();
+        __threadfence();
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) {
+            add_count(a.filled + task.place);
+            add_count(a.ready + task.group);
+            arrive_at(&b.task_empty[t.stage]);
         }
     }
 }
@@ -136,37 +207,45 @@ static __device__ void wait_place(const struct args &a, const struct group &g, i
     wait_count(a.read + i, a.groups[i].n_heads * a.groups[i].query_tiles);
 }
 
-template <int D> static __device__ void expand(const struct args &a, struct shared &b)
+/* Takes tickets of tiles. All heads' first tiles of a group come first: who reads begins there. */
+static __device__ void find_tasks(const struct args &a, struct shared &b)
 {
-    int me = threadIdx.x % 128, at = 0, ring = a.plan->ring_tiles, n_groups = a.plan->n_groups;
-    for (;;) {
-        if (me == 0) {
-            int ticket = atomicAdd(&a.plan->tile_ticket, 1);
-            while (at + 1 < n_groups && a.groups[at + 1].tile0 <= ticket)
-                at++;
-            b.tile = ticket < a.plan->n_tiles ? ticket : -1;
-            b.tile_group = at;
-            if (b.tile >= 0)
-                wait_place(a, a.groups[at], ticket, ring);
+    int lane = threadIdx.x % 32, group = 0, ring = a.plan->ring_tiles, n = a.plan->n_tiles, n_groups = a.plan->n_groups;
+    for (struct turn t = {0, 0};; next(t)) {
+        int ticket = lane ? 0 : atomicAdd(&a.plan->tile_ticket, 1);
+        ticket = __shfl_sync(~0u, ticket, 0);
+        while (group + 1 < n_groups && a.groups[group + 1].tile0 <= ticket)
+            group++;
+        struct task task = {};
+        int page = -1;
+        if (ticket < n) {
+            const struct group g = a.groups[group];
+            int i = ticket - g.tile0, tile = i / g.n_heads, head = i % g.n_heads;
+            int at = g.tile0 + head * g.key_tiles + tile, first = tile * (KEY_TILE / PAGE) + lane;
+            task.tile0_pos = tile * KEY_TILE;
+            task.end = g.pos0 + g.n_rows / a.a.group;
+            task.head = g.head0 + head;
+            task.group = group;
+            task.place = at % ring;
+            if (lane < KEY_TILE / PAGE && first * PAGE < task.end)
+                page = a.a.step.tables[(size_t)g.seq * a.a.step.max_pages + first];
+            wait_place(a, g, at, ring);
         }
-        asm volatile("bar.sync 4, 128;" ::: "memory");
-        int tile = b.tile, group = b.tile_group;
-        if (tile < 0)
+        barrier_wait(&b.task_empty[t.stage], t.phase ^ 1);
+        if (lane < KEY_TILE / PAGE)
+            b.tasks[t.stage].pages[lane] = page;
+        if (lane == 0) {
+            b.tasks[t.stage].tile0_pos = task.tile0_pos;
+            b.tasks[t.stage].end = task.end;
+            b.tasks[t.stage].head = task.head;
+            b.tasks[t.stage].group = task.group;
+            b.tasks[t.stage].place = task.place;
+        }
+        __syncwarp();
+        if (lane == 0)
+            arrive_at(&b.task_full[t.stage]);
+        if (ticket >= n)
             return;
-        const struct group g = a.groups[group];
-        int i = tile - g.tile0, head = i / g.key_tiles;
-        uint8_t *to = a.tiles + (size_t)(tile % ring) * (2 * smem<D>::BYTES);
-        if (a.bits == 16)
-            expand_tile<D, 16>(a.a, g, g.head0 + head, i % g.key_tiles, to);
-        else if (a.bits == 8)
-            expand_tile<D, 8>(a.a, g, g.head0 + head, i % g.key_tiles, to);
-        else
-            expand_tile<D, 4>(a.a, g, g.head0 + head, i % g.key_tiles, to);
-        fence_async();
-        __threadfence();
-        asm volatile("bar.sync 4, 128;" ::: "memory");
-        if (me == 0)
-            add_count(a.ready + group);
     }
 }
 
@@ -179,23 +258,31 @@ template <int D> static __device__ void bring_tiles(const struct args &a, struct
     int ring = a.plan->ring_tiles, there = -1;
     for (;; next(u)) {
         barrier_wait(&b.unit_full[u.stage], u.phase);
-        int n_tiles = b.units[u.stage].n_tiles, at = b.units[u.stage].tile0, group = b.units[u.stage].group;
+        int n_tiles = b.units[u.stage].n_tiles, tile = b.units[u.stage].tile0, group = b.units[u.stage].group;
         if (!n_tiles)
             return;
         if (group != there) {
-            wait_count(a.ready + group, a.groups[group].n_heads * a.groups[group].key_tiles);
-            fence_async();
-            there = group;
+            const struct group &g = a.groups[group];
+            if (count_at(a.ready + group) >= EXPANDERS * g.n_heads * g.key_tiles) {
+                fence_async();
+                there = group;
+            }
         }
+        int at = tile % ring, times = tile / ring + 1;
         for (int i = 0; i < n_tiles; i++, next(t)) {
             const uint8_t *from = a.tiles + (size_t)at * (2 * BYTES);
+            if (group != there) {
+                wait_count(a.filled + at, EXPANDERS * times);
+                fence_async();
+            }
             barrier_wait(&b.k_empty[t.stage], t.phase ^ 1);
             barrier_arrive_expect(&b.k_full[t.stage], BYTES);
             bulk_copy(raw + smem<D>::K_AT + t.stage * BYTES, from, BYTES, &b.k_full[t.stage]);
             barrier_wait(&b.v_empty[t.stage], t.phase ^ 1);
             barrier_arrive_expect(&b.v_full[t.stage], BYTES);
             bulk_copy(raw + smem<D>::V_AT + t.stage * BYTES, from + BYTES, BYTES, &b.v_full[t.stage]);
-            at = at + 1 == ring ? 0 : at + 1;
+            if (++at == ring)
+                at = 0, times++;
         }
     }
 }
@@ -216,7 +303,7 @@ static __device__ void find_unit(const struct args &a, int ticket, int &group, s
     u.row0 = (g.query_tiles - 1 - i / g.n_heads) * QUERY_TILE;
     u.head = g.head0 + head;
     u.n_tiles = (g.pos0 + (min(u.row0 + QUERY_TILE, g.n_rows) - 1) / a.a.group) / KEY_TILE + 1;
-    u.tile0 = (g.tile0 + head * g.key_tiles) % a.plan->ring_tiles;
+    u.tile0 = g.tile0 + head * g.key_tiles;
     u.group = group;
 }
 
@@ -292,14 +379,14 @@ template <int D> static __device__ void bring_queries(const struct args &a, stru
         barrier_wait(&b.q_empty[u.stage], u.phase ^ 1);
         if (me == 0) {
             b.units[u.stage] = coming;
-            arrive(&b.unit_full[u.stage]);
+            arrive_at(&b.unit_full[u.stage]);
         }
-        asm volatile("bar.sync 3, 96;" ::: "memory");
+        asm volatile("bar.sync 3, 64;" ::: "memory");
         const struct unit unit = b.units[u.stage];
         if (unit.n_tiles)
             bring_rows<D>(a.a, unit, me, raw + u.stage * smem<D>::BYTES);
         fence_async();
-        arrive(&b.q_full[u.stage]);
+        arrive_at(&b.q_full[u.stage]);
         if (!unit.n_tiles)
             return;
         if (me == 0)
@@ -388,14 +475,14 @@ static __device__ __forceinline__ void soften(float (&s)[64], float scale, struc
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 2)) * scale;
         by[h] = 1.0f;
         if (top > r.max[h] + LATE) {
-            by[h] = exp_2(r.max[h] - top);
+            by[h] = exp2_fast(r.max[h] - top);
             r.max[h] = top;
         }
 #pragma unroll
         for (int j = 0; j < 16; j++)
 #pragma unroll
             for (int i = 2 * h; i < 2 * h + 2; i++) {
-                s[4 * j + i] = exp_2(fmaf(s[4 * j + i], scale, -r.max[h]));
+                s[4 * j + i] = exp2_fast(fmaf(s[4 * j + i], scale, -r.max[h]));
                 sum += s[4 * j + i];
             }
         r.sum[h] = fmaf(r.sum[h], by[h], sum);
@@ -477,7 +564,7 @@ template <int D> static __device__ void compute(const struct args &a, struct sha
     turn_go(1 - half);
     wgmma_wait<0>();
     if (lane == 0)
-        arrive(&b.k_empty[0]);
+        arrive_at(&b.k_empty[0]);
     next(k);
     hide_later(s, sight, 0);
     soften(s, a.a.scale, soft, by);
@@ -491,7 +578,7 @@ template <int D> static __device__ void compute(const struct args &a, struct sha
             if (threadIdx.x == 256)
                 add_count(a.read + unit.group);
             if (lane == 0)
-                arrive(&b.q_empty[u.stage]);
+                arrive_at(&b.q_empty[u.stage]);
             next(u);
             barrier_wait(&b.q_full[u.stage], u.phase);
             unit = b.units[u.stage];
@@ -510,7 +597,7 @@ template <int D> static __device__ void compute(const struct args &a, struct sha
         turn_go(1 - half);
         wgmma_wait<1>();
         if (lane == 0)
-            arrive(&b.k_empty[k.stage]);
+            arrive_at(&b.k_empty[k.stage]);
         next(k);
         hide_later(s, sight, i);
         const float sums[2] = {soft.sum[0], soft.sum[1]};
@@ -519,7 +606,7 @@ template <int D> static __device__ void compute(const struct args &a, struct sha
         soften(s, a.a.scale, soft, by);
         wgmma_wait<0>();
         if (lane == 0)
-            arrive(&b.v_empty[v.stage]);
+            arrive_at(&b.v_empty[v.stage]);
         next(v);
         more = !last;
         if (last) {
@@ -545,21 +632,26 @@ template <int D> static __global__ void __launch_bounds__(THREADS, 1) attend(con
             barrier_init(&b.q_full[i], LOADERS);
             barrier_init(&b.k_full[i], 1);
             barrier_init(&b.v_full[i], 1);
+            barrier_init(&b.task_full[i], 1);
+            barrier_init(&b.task_empty[i], EXPANDERS);
             barrier_init(&b.q_empty[i], CONSUMERS * 4);
             barrier_init(&b.k_empty[i], CONSUMERS * 4);
             barrier_init(&b.v_empty[i], CONSUMERS * 4);
         }
         barrier_init_fence();
     }
+    keep_turns<D>(a.a, b);
     __syncthreads();
     if (threadIdx.x < 128) {
         registers_down<PRODUCER_REGISTERS>();
         if (threadIdx.x == 0)
             bring_tiles<D>(a, b, raw);
+        else if (threadIdx.x >= 96)
+            find_tasks(a, b);
         else if (threadIdx.x >= 32)
             bring_queries<D>(a, b, raw);
     } else if (threadIdx.x < 256) {
-        registers_down<PRODUCER_REGISTERS>();
+        registers_down<EXPANDER_REGISTERS>();
         expand<D>(a, b);
     } else {
         registers_up<CONSUMER_REGISTERS>();
@@ -595,6 +687,7 @@ enum atom_status atom_cuda_prefill_sm90(const struct atom_cuda_attend *job, cons
                               (struct group *)(w + l.groups_at),
                               (int *)(w + l.ready_at),
                               (int *)(w + l.read_at),
+                              (int *)(w + l.filled_at),
                               w + l.tiles_at,
                               job->kv->bits == 3 ? 4 : job->kv->bits};
     return job->kv->wide == 64   ? launch<64>(&args, s, err)
