@@ -120,8 +120,8 @@ static double uniform(uint64_t from, uint64_t counter)
     return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
-/* Whether a device's rounding may choose `token`. Its weights are exp(-d): d is three roundings and expf two units off,
- * and 2^-42 are cut away. */
+/* Whether a device's rounding may choose `token`. Its weights are exp(-d): d and its way to base 2 are five
+ * roundings, the instruction is 2^-22 off, and 2^-42 is cut away. */
 static bool may_choose(const struct batch *b, int r, int32_t token)
 {
     const struct atom_cuda_sampling *how = &b->how[r];
@@ -139,7 +139,7 @@ static bool may_choose(const struct batch *b, int r, int32_t token)
     for (int i = 0; i < b->vocab; i++) {
         double depth = (top - c[i].logit) / (double)how->temperature, w = exp(-depth);
         sums[i + 1] = sums[i] + w;
-        most += (depth < 700 ? w * (3.1 * depth * 0x1p-24 + 0x1p-22) : 0) + 0x1p-42 + w * 0x1p-50;
+        most += (depth < 700 ? w * (5.1 * depth * 0x1p-24 + 0x1p-22) : 0) + 0x1p-42 + w * 0x1p-50;
         at = c[i].id == token ? i : at;
     }
     double enough = sums[kept] * (double)how->top_p, u = uniform(how->seed, how->counter);

@@ -1,51 +1,80 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows that come in stored order: silu(gate) * up, or as they are, to integers or floats. One block a token. */
+/* Rows that come in stored order: silu(gate) * up, or as they are, to integers or floats. A block goes through many
+ * tokens, the next one's numbers on their way while this one's are worked on. */
+#include "cuda/early.cuh"
 #include "cuda/row_ops.cuh"
 
-template <class T, bool INTEGERS, int CHUNKS> static __global__ void __launch_bounds__(MAX_THREADS) direct(row_args a)
+template <class T, bool EVEN, int CHUNKS>
+static __device__ __forceinline__ bool load_row(const row_args &a, int t, piece<T, CHUNK> (&x)[CHUNKS],
+                                                piece<T, CHUNK> (&up)[CHUNKS])
 {
-    __shared__ row_shared shared;
-    piece<T> x[CHUNKS], up[CHUNKS];
-    float v[CHUNKS][PIECE], u[PIECE];
-    int t = blockIdx.x;
-    const T *row = row_of<T>(a, t);
-    if (threadIdx.x == 0)
-        shared.largest[0] = 0;
+    const T *row = EVEN ? static_cast<const T *>(a.x) + (size_t)t * a.stride : row_of<T>(a, t);
 #pragma unroll
     for (int i = 0; i < CHUNKS; i++) {
         int chunk = threadIdx.x + i * blockDim.x, first = 0;
-        int n = chunk < a.chunks && row ? chunk_channels(a, chunk, first) : 0;
-        bool aligned = a.aligned && first * sizeof(T) % 16 == 0;
-        x[i] = load_piece(row + first, n, aligned);
+        int n = chunk < a.chunks && row ? chunk_channels<CHUNK>(a, chunk, first) : 0;
+        load_piece<EVEN>(row + first, n, x[i]);
         if (a.source == ROW_SILU)
-            up[i] = load_piece(row + a.k + first, n, aligned);
+            load_piece<EVEN>(row + a.k + first, n, up[i]);
     }
-    if (a.first_shared < MAX_THREADS * MAX_CHUNKS)
-        __syncthreads(); /* for `largest` */
+    return row;
+}
+
+/* gate becomes silu(gate) * up. */
+static __device__ __forceinline__ void silu_chunk(float (&gate)[CHUNK], const float (&up)[CHUNK])
+{
+    float least = 0.0f;
 #pragma unroll
-    for (int i = 0; i < CHUNKS; i++) {
-        piece_floats(x[i], v[i]);
-        if (a.source == ROW_SILU) {
-            piece_floats(up[i], u);
+    for (int j = 0; j < CHUNK; j++)
+        least = max_nan(least, -gate[j]);
+    if (!(least <= 87.0f)) {
 #pragma unroll
-            for (int j = 0; j < PIECE; j++)
-                v[i][j] = silu_mul(v[i][j], u[j]);
+        for (int j = 0; j < CHUNK; j++)
+            gate[j] = silu_mul_exact(gate[j], up[j]);
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < CHUNK; j++)
+        gate[j] = silu_mul(gate[j], up[j]);
+}
+
+template <class T, bool INTEGERS, bool EVEN, int CHUNKS>
+static __global__ void __launch_bounds__(MAX_THREADS) direct(row_args a)
+{
+    __shared__ row_shared shared;
+    piece<T, CHUNK> x[CHUNKS], up[CHUNKS];
+    float v[CHUNKS][CHUNK], u[CHUNK];
+    early_next();
+    early_wait();
+    bool there = load_row<T, EVEN>(a, blockIdx.x, x, up);
+    begin_shared(shared);
+    for (int t = blockIdx.x, turn = 0; t < a.n_tok; t += gridDim.x, turn++) {
+#pragma unroll
+        for (int i = 0; i < CHUNKS; i++) {
+            piece_floats(x[i], v[i]);
+            if (a.source == ROW_SILU) {
+                piece_floats(up[i], u);
+                silu_chunk(v[i], u);
+            }
+#pragma unroll
+            for (int j = 0; j < CHUNK; j++)
+                v[i][j] = there ? v[i][j] : NAN;
         }
-#pragma unroll
-        for (int j = 0; j < PIECE; j++)
-            v[i][j] = row ? v[i][j] : NAN;
+        if (t + gridDim.x < a.n_tok)
+            there = load_row<T, EVEN>(a, t + gridDim.x, x, up);
+        put_row<INTEGERS>(a, t, turn, threadIdx.x, v, shared);
     }
-    put_row<INTEGERS>(a, t, 0, v, shared);
 }
 
 template <class T> static void launch(const row_args &a, atom_cuda_stream s)
 {
-    int each = (a.chunks + MAX_THREADS - 1) / MAX_THREADS;
-    int threads = ((a.chunks + each - 1) / each + 31) / 32 * 32;
-    auto kernel = a.q         ? (each == 1 ? direct<T, true, 1> : direct<T, true, 2>)
-                  : each == 1 ? direct<T, false, 1>
-                              : direct<T, false, 2>;
-    kernel<<<a.n_tok, threads, 0, s>>>(a);
+    int each = (a.chunks + MAX_THREADS - 1) / MAX_THREADS, threads = ((a.chunks + each - 1) / each + 31) / 32 * 32;
+    bool even = a.even && a.q;
+    auto kernel = even  ? (each == 1 ? direct<T, true, true, 1> : direct<T, true, true, 2>)
+                  : a.q ? (each == 1 ? direct<T, true, false, 1> : direct<T, true, false, 2>)
+                        : (each == 1 ? direct<T, false, false, 1> : direct<T, false, false, 2>);
+    int blocks = min(a.n_tok, atom_cuda_opened()->n_sm * max(1, MAX_THREADS / threads));
+    launch_early(kernel, {dim3((unsigned)blocks), threads, 0}, s, a);
 }
 
 void atom_cuda_direct_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s)

@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows of an embedding, one block a token. */
-#include "cuda/check.cuh"
+#include "cuda/early.cuh"
 #include "cuda/float_rows.cuh"
 #include "cuda/row_ops.h"
 
-template <class T> static __global__ void embed(const struct atom_cuda_embed job)
+enum { PIECE = 8 };
+
+template <class T> static __global__ void embed(struct atom_cuda_embed job)
 {
+    early_next();
+    early_wait();
     int t = blockIdx.x, id = job.tokens[t], width = job.out.width;
     bool there = id >= 0 && id < job.vocab;
     const T *row = static_cast<const T *>(job.table) + (size_t)(there ? id : 0) * width;
+    piece<T, PIECE> x;
     float v[PIECE];
     for (int i = threadIdx.x * PIECE; i < width; i += blockDim.x * PIECE) {
         int n = min(PIECE, width - i);
-        piece_floats(load_piece(row + i, there ? n : 0, reinterpret_cast<uintptr_t>(row) % 16 == 0), v);
+        load_piece<false>(row + i, there ? n : 0, x);
+        piece_floats(x, v);
         store_floats(job.out.type, job.out.x, (size_t)t * job.out.stride + i, v, n);
     }
     if (threadIdx.x == 0 && job.bad)
@@ -32,6 +38,6 @@ extern "C" enum atom_status atom_cuda_embed(const struct atom_cuda_embed *job, a
     auto kernel = job->type == ATOM_CUDA_F32   ? embed<float>
                   : job->type == ATOM_CUDA_F16 ? embed<__half>
                                                : embed<__nv_bfloat16>;
-    kernel<<<out->n_tok, threads, 0, s>>>(*job);
+    launch_early(kernel, {dim3((unsigned)out->n_tok), threads, 0}, s, *job);
     return atom_cuda_launched("the embedding", err);
 }

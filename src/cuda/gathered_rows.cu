@@ -2,152 +2,225 @@
 /* RMSNorm, order and quantization in one pass: a row goes through shared memory, where it is gathered from.
  *
  * A block's threads keep their channels' places and weights in registers and go through many tokens, the next one's
- * numbers on their way while this one's are worked on. */
+ * numbers on their way while this one's are worked on. With few tokens a row's channels are shared out among several
+ * blocks, each of which reads all of the row: the multiprocessors' instructions are what such a step waits for. */
+#include "cuda/early.cuh"
 #include "cuda/row_ops.cuh"
 
-/* n of a chunk's numbers of 4 bytes, `rest` after them. */
-template <class T> static __device__ __forceinline__ void load_words(const T *p, int n, T rest, T (&to)[PIECE])
+/* n of N numbers of 4 bytes, `rest` after them. */
+template <bool EVEN, class T, int N>
+static __device__ __forceinline__ void load_words(const T *p, int n, T rest, T (&to)[N])
 {
-    if (n == PIECE && reinterpret_cast<uintptr_t>(p) % 16 == 0) {
 #pragma unroll
-        for (int j = 0; j < PIECE; j += 4)
+    for (int j = 0; j < N; j++)
+        to[j] = rest;
+    if (EVEN && n) {
+#pragma unroll
+        for (int j = 0; j < N; j += 4)
             *reinterpret_cast<uint4 *>(to + j) = *reinterpret_cast<const uint4 *>(p + j);
-        return;
     }
 #pragma unroll
-    for (int j = 0; j < PIECE; j++)
-        to[j] = j < n ? p[j] : rest;
+    for (int j = 0; j < N && !EVEN; j++)
+        if (j < n)
+            to[j] = p[j];
 }
 
-/* What stays in a thread's registers of a chunk. */
-struct places {
-    uint32_t from[PIECE / 2]; /* byte offsets in the row, two a word */
-    float weight[PIECE];      /* 0 in the padding */
+/* What a thread knows of its N channels: weights, 0 in the padding, in registers; and where they lie in a row, as byte
+ * offsets, two a word, eight in from[0], the next eight blockDim.x after it, in shared memory. */
+template <int N> struct places {
+    float weight[N];
+    uint4 *from;
 };
 
-/* Where the channels of a chunk lie in a row of numbers of `size` bytes. */
-static __device__ __forceinline__ void load_places(const row_args &a, int chunk, int size, places &p)
+/* Of a chunk, in rows of numbers of `size` bytes. */
+template <bool EVEN, int N>
+static __device__ __forceinline__ void load_places(const row_args &a, int chunk, int size, places<N> &p)
 {
-    int first = 0, n = chunk < a.chunks ? chunk_channels(a, chunk, first) : 0;
-    int32_t from[PIECE];
+    int first = 0, n = chunk * N < a.chunks * CHUNK ? chunk_channels<N>(a, chunk, first) : 0;
+    int32_t from[N];
     if (a.order)
-        load_words(a.order + first, n, 0, from);
+        load_words<EVEN>(a.order + first, n, 0, from);
     if (a.weight)
-        load_words(a.weight + first, n, 0.0f, p.weight);
+        load_words<EVEN>(a.weight + first, n, 0.0f, p.weight);
 #pragma unroll
-    for (int j = 0; j < PIECE; j++) {
+    for (int j = 0; j < N; j++) {
         if (!a.weight)
             p.weight[j] = j < n ? 1.0f : 0.0f;
         if (!a.order)
             from[j] = j < n ? first + j : 0;
     }
 #pragma unroll
-    for (int j = 0; j < PIECE / 2; j++)
-        p.from[j] = (uint32_t)(from[2 * j] * size) | (uint32_t)(from[2 * j + 1] * size) << 16;
-}
-
-/* This thread's piece of a row as it lies in memory; of a row that is not there, zeros. */
-template <class T> static __device__ __forceinline__ piece<T> load_part(const row_args &a, const T *row, int i)
-{
-    int first = (threadIdx.x + i * blockDim.x) * PIECE;
-    return load_piece(row + first, row ? max(0, min(PIECE, a.k - first)) : 0, a.aligned);
-}
-
-template <class T> static __device__ __forceinline__ void stage(T *row, int i, const piece<T> &x, float &sum)
-{
-    float v[PIECE];
-    reinterpret_cast<piece<T> *>(row)[threadIdx.x + i * blockDim.x] = x;
-    piece_floats(x, v);
+    for (int j = 0; j < N; j += 8) {
+        uint32_t two[4];
 #pragma unroll
-    for (int j = 0; j < PIECE; j++)
-        sum = fmaf(v[j], v[j], sum);
-}
-
-template <class T>
-static __device__ __forceinline__ void gather(const T *row, float r, const places &p, float (&v)[PIECE])
-{
-    const char *at = reinterpret_cast<const char *>(row);
-#pragma unroll
-    for (int j = 0; j < PIECE; j++) {
-        uint32_t from = j % 2 ? p.from[j / 2] >> 16 : p.from[j / 2] & 0xFFFF;
-        v[j] = __fmul_rn(__fmul_rn(as_float(*reinterpret_cast<const T *>(at + from)), r), p.weight[j]);
+        for (int i = 0; i < 4; i++)
+            two[i] = (uint32_t)(from[j + 2 * i] * size) | (uint32_t)(from[j + 2 * i + 1] * size) << 16;
+        p.from[j / 8 * blockDim.x] = make_uint4(two[0], two[1], two[2], two[3]);
     }
 }
 
-static __device__ __forceinline__ float find_r(const row_args &a, bool there, float sum, row_shared &shared)
+/* Leaf i of this thread's LEAVES consecutive ones. Neighbours take theirs in different orders, so that 16-byte stores
+ * do not meet in a bank; exchanging leaves by a bit of their number leaves the tree of sums the same. */
+template <int LEAVES> static __device__ __forceinline__ int leaf_at(int i)
 {
-    sum = block_sum(sum, shared);
-    return !there ? NAN : a.source == ROW_NORM ? inverse_rms(a, sum) : 1.0f;
+    int own = LEAVES > 1 ? threadIdx.x / (8 / LEAVES) % LEAVES : 0;
+    return (threadIdx.x * LEAVES + (i ^ own)) * LEAF;
 }
 
-/* A chunk a thread. */
-template <class T, bool INTEGERS> static __global__ void __launch_bounds__(MAX_THREADS) gathered(row_args a)
+/* This thread's part of token t; of a row that is not there, NaN (bits all set). */
+template <bool EVEN, class T, int LEAVES>
+static __device__ __forceinline__ void load_row(const row_args &a, int t, piece<T, LEAF> (&x)[LEAVES])
 {
+    const T *row = EVEN ? static_cast<const T *>(a.x) + (size_t)t * a.stride : row_of<T>(a, t);
+#pragma unroll
+    for (int i = 0; i < LEAVES; i++) {
+        int first = leaf_at<LEAVES>(i);
+        load_piece<EVEN>(row + first, EVEN || row ? max(0, min((int)LEAF, a.k - first)) : 0, x[i]);
+#pragma unroll
+        for (unsigned w = 0; w < sizeof x[i].words / 16 && !EVEN; w++)
+            if (!row)
+                x[i].words[w] = make_uint4(~0u, ~0u, ~0u, ~0u);
+    }
+}
+
+/* The thread's part of the row goes to shared memory; its sum of squares comes back. */
+template <class T, int LEAVES> static __device__ __forceinline__ float stage(T *row, const piece<T, LEAF> (&x)[LEAVES])
+{
+    float sums[LEAVES];
+#pragma unroll
+    for (int i = 0; i < LEAVES; i++) {
+        float v[LEAF];
+        *reinterpret_cast<piece<T, LEAF> *>(row + leaf_at<LEAVES>(i)) = x[i];
+        piece_floats(x[i], v);
+        sums[i] = 0.0f;
+#pragma unroll
+        for (int j = 0; j < LEAF; j++)
+            sums[i] = fmaf(v[j], v[j], sums[i]);
+    }
+#pragma unroll
+    for (int h = 1; h < LEAVES; h *= 2)
+#pragma unroll
+        for (int i = 0; i < LEAVES; i += 2 * h)
+            sums[i] = __fadd_rn(sums[i], sums[i + h]);
+    return sums[0];
+}
+
+template <class T, int N>
+static __device__ __forceinline__ void gather(const T *row, float r, const places<N> &p, float (&v)[N])
+{
+    const char *at = reinterpret_cast<const char *>(row);
+#pragma unroll
+    for (int j = 0; j < N; j += 8) {
+        uint4 two = p.from[j / 8 * blockDim.x];
+        const uint32_t words[4] = {two.x, two.y, two.z, two.w};
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            uint32_t from = i % 2 ? words[i / 2] >> 16 : words[i / 2] & 0xFFFF;
+            v[j + i] = __fmul_rn(__fmul_rn(as_float(*reinterpret_cast<const T *>(at + from)), r), p.weight[j + i]);
+        }
+    }
+}
+
+/* One barrier. */
+static __device__ __forceinline__ float find_r(const row_args &a, float sum, row_shared &shared, int turn)
+{
+    if (a.source == ROW_NORM)
+        return inverse_rms(a, block_sum(sum, shared, turn));
+    __syncthreads();
+    return 1.0f;
+}
+
+/* N channels of a row a thread, LEAVES leaves of it to bring: a row takes 8 * LEAVES / N blocks. */
+template <class T, bool INTEGERS, bool EVEN, int N, int LEAVES>
+static __global__ void __launch_bounds__(MAX_THREADS) gathered(row_args a)
+{
+    const int SLICES = LEAF * LEAVES / N;
     extern __shared__ uint4 memory[];
     __shared__ row_shared shared;
-    T *row = reinterpret_cast<T *>(memory);
-    places p;
-    float v[1][PIECE];
-    const T *source = row_of<T>(a, blockIdx.x);
-    piece<T> x = load_part(a, source, 0);
-    if (threadIdx.x == 0)
-        shared.largest[0] = 0;
-    load_places(a, threadIdx.x, sizeof(T), p);
-    for (int t = blockIdx.x, turn = 0; t < a.n_tok; t += gridDim.x, turn++) {
-        bool there = source;
-        float sum = 0.0f;
-        stage(row, 0, x, sum);
-        if (t + gridDim.x < a.n_tok) {
-            source = row_of<T>(a, t + gridDim.x);
-            x = load_part(a, source, 0);
-        }
-        float r = find_r(a, there, sum, shared);
+    T *rows = reinterpret_cast<T *>(memory); /* two: a thread may be at one token when others are at the next */
+    piece<T, LEAF> x[LEAVES];
+    places<N> p;
+    float v[1][N];
+    int chunk = blockIdx.x % SLICES * blockDim.x + threadIdx.x, step = gridDim.x / SLICES;
+    p.from = memory + 2 * LEAVES * LEAF * sizeof(T) / 16 * blockDim.x + threadIdx.x;
+    early_next();
+    load_places<EVEN>(a, chunk, sizeof(T), p);
+    early_wait();
+    load_row<EVEN>(a, blockIdx.x / SLICES, x);
+    begin_shared(shared);
+    for (int t = blockIdx.x / SLICES, turn = 0; t < a.n_tok; t += step, turn++) {
+        T *row = rows + turn % 2 * LEAVES * LEAF * blockDim.x;
+        float sum = stage(row, x);
+        if (t + step < a.n_tok)
+            load_row<EVEN>(a, t + step, x);
+        float r = find_r(a, sum, shared, turn);
         gather(row, r, p, v[0]);
-        put_row<INTEGERS>(a, t, turn, v, shared);
+        put_row<INTEGERS>(a, t, turn, chunk, v, shared);
     }
 }
 
 /* Two chunks a thread, with no registers left to keep anything in, nor bytes in 16 bits. */
 template <class T, bool INTEGERS> static __global__ void __launch_bounds__(MAX_THREADS) gathered_wide(row_args a)
 {
+    const int LEAVES = MAX_CHUNKS * CHUNK / LEAF;
     extern __shared__ uint4 memory[];
     __shared__ row_shared shared;
     T *row = reinterpret_cast<T *>(memory);
-    float v[MAX_CHUNKS][PIECE];
-    const T *source = row_of<T>(a, blockIdx.x);
+    piece<T, LEAF> x[LEAVES];
+    float v[MAX_CHUNKS][CHUNK];
     int t = blockIdx.x;
-    float sum = 0.0f;
-    if (threadIdx.x == 0)
-        shared.largest[0] = 0;
-#pragma unroll
-    for (int i = 0; i < MAX_CHUNKS; i++)
-        stage(row, i, load_part(a, source, i), sum);
-    float r = find_r(a, source, sum, shared);
+    early_next();
+    early_wait();
+    load_row<false>(a, t, x);
+    begin_shared(shared);
+    float r = find_r(a, stage(row, x), shared, 0);
 #pragma unroll
     for (int i = 0; i < MAX_CHUNKS; i++) {
         int chunk = threadIdx.x + i * blockDim.x, first = 0;
-        int n = chunk < a.chunks ? chunk_channels(a, chunk, first) : 0;
+        int n = chunk < a.chunks ? chunk_channels<CHUNK>(a, chunk, first) : 0;
 #pragma unroll
-        for (int j = 0; j < PIECE; j++) {
-            float x = j < n ? as_float(row[a.order ? a.order[first + j] : first + j]) : 0.0f;
-            v[i][j] = __fmul_rn(__fmul_rn(x, r), a.weight && j < n ? a.weight[first + j] : 1.0f);
+        for (int j = 0; j < CHUNK; j++) {
+            float number = j < n ? as_float(row[a.order ? a.order[first + j] : first + j]) : 0.0f;
+            v[i][j] = __fmul_rn(__fmul_rn(number, r), a.weight && j < n ? a.weight[first + j] : 1.0f);
         }
     }
-    put_row<INTEGERS>(a, t, 0, v, shared);
+    put_row<INTEGERS>(a, t, 0, threadIdx.x, v, shared);
+}
+
+/* ---- the choice of a kernel -------------------------------------------------------------------------------------- */
+
+struct config {
+    void (*kernel)(row_args);
+    int width, leaves; /* channels of a thread, leaves it brings */
+};
+
+template <class T> static struct config choose(const row_args &a)
+{
+    int n_sm = atom_cuda_opened()->n_sm;
+    if (a.chunks > MAX_THREADS)
+        return {a.q ? gathered_wide<T, true> : gathered_wide<T, false>, MAX_CHUNKS * CHUNK, MAX_CHUNKS * CHUNK / LEAF};
+    if (!a.q)
+        return {a.even ? gathered<T, false, true, 16, 2> : gathered<T, false, false, 16, 2>, 16, 2};
+    if (!a.even)
+        return {gathered<T, true, false, 16, 2>, 16, 2};
+    if (a.first_shared > a.chunks && a.source == ROW_NORM && 4 * a.n_tok <= n_sm && a.chunks > 256)
+        return {gathered<T, true, true, 8, 4>, 8, 4};
+    if (a.first_shared > a.chunks && a.source == ROW_NORM && 2 * a.n_tok <= n_sm && a.chunks > 64)
+        return {gathered<T, true, true, 8, 2>, 8, 2};
+    return {gathered<T, true, true, 16, 2>, 16, 2};
 }
 
 template <class T> static void launch(const row_args &a, atom_cuda_stream s)
 {
-    bool wide = a.chunks > MAX_THREADS;
-    int each = wide ? MAX_CHUNKS : 1, threads = ((a.chunks + each - 1) / each + 31) / 32 * 32;
-    size_t n_bytes = (size_t)threads * each * sizeof(piece<T>);
-    auto kernel = a.q    ? (wide ? gathered_wide<T, true> : gathered<T, true>)
-                  : wide ? gathered_wide<T, false>
-                         : gathered<T, false>;
-    if (n_bytes > 48 * 1024)
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
-    int blocks = wide ? a.n_tok : min(a.n_tok, atom_cuda_opened()->n_sm * max(1, MAX_THREADS / threads));
-    kernel<<<blocks, threads, n_bytes, s>>>(a);
+    struct config c = choose<T>(a);
+    int slices = LEAF * c.leaves / c.width, threads = (a.chunks * CHUNK / LEAF / c.leaves + 31) / 32 * 32;
+    size_t row = (size_t)threads * c.leaves * sizeof(piece<T, LEAF>);
+    size_t n_bytes = c.width > CHUNK ? row : 2 * row + (size_t)threads * c.width * 2;
+    if (n_bytes > 40 * 1024) /* 48 with what has its place fixed */
+        cudaFuncSetAttribute(c.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
+    int most = atom_cuda_opened()->n_sm * max(1, MAX_THREADS / threads);
+    int blocks = c.width > CHUNK ? a.n_tok : min(a.n_tok * slices, most / slices * slices);
+    launch_early(c.kernel, {dim3((unsigned)blocks), threads, n_bytes}, s, a);
 }
 
 void atom_cuda_gathered_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s)

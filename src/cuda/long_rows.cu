@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows longer than a block's registers, or its shared memory: every value is found twice, from global memory. */
+#include "cuda/early.cuh"
 #include "cuda/row_ops.cuh"
 
 template <class T> static __device__ __forceinline__ float value(const row_args &a, const T *row, float r, int i)
 {
     if (a.source == ROW_SILU)
-        return silu_mul(as_float(row[i]), as_float(row[a.k + i]));
+        return silu_mul_exact(as_float(row[i]), as_float(row[a.k + i]));
     float x = as_float(row[a.order ? a.order[i] : i]);
     return a.weight ? __fmul_rn(__fmul_rn(x, r), a.weight[i]) : __fmul_rn(x, r);
 }
 
 template <class T>
 static __device__ __forceinline__ void load_values(const row_args &a, const T *row, float r, int chunk,
-                                                   float (&v)[PIECE])
+                                                   float (&v)[CHUNK])
 {
-    int first = 0, n = row && chunk < a.chunks ? chunk_channels(a, chunk, first) : 0;
+    int first = 0, n = row && chunk < a.chunks ? chunk_channels<CHUNK>(a, chunk, first) : 0;
 #pragma unroll
-    for (int j = 0; j < PIECE; j++)
+    for (int j = 0; j < CHUNK; j++)
         v[j] = j < n ? value(a, row, r, first + j) : row ? 0.0f : NAN;
 }
 
@@ -29,48 +30,47 @@ template <class T> static __device__ float find_r(const row_args &a, const T *ro
         float x = as_float(row[i]);
         sum = fmaf(x, x, sum);
     }
-    return inverse_rms(a, block_sum(sum, shared));
+    return inverse_rms(a, block_sum(sum, shared, 0));
 }
 
-/* Whether all values are finite; the largest of the runs that share a scale goes to shared.largest[0]. */
+/* The largest of the runs that share a scale goes to shared.largest[0]. */
 template <class T>
-static __device__ bool find_largest(const row_args &a, const T *row, float r, int chunks, row_shared &shared)
+static __device__ void find_largest(const row_args &a, const T *row, float r, int chunks, row_shared &shared)
 {
-    float v[PIECE];
-    bool fine = row;
+    float v[CHUNK];
     for (int chunk = threadIdx.x; chunk < chunks; chunk += blockDim.x) {
+        if (chunk / (ATOM_CUDA_RUN / CHUNK) < a.first_shared)
+            continue;
         load_values(a, row, r, chunk, v);
-        float m = abs_max(v);
-        fine &= m < INFINITY;
-        if (chunk / (ATOM_CUDA_RUN / PIECE) >= a.first_shared)
-            atomicMax(&shared.largest[0], __float_as_uint(m));
+        atomicMax(&shared.largest[0], __float_as_uint(abs_max(v)));
     }
-    return !__syncthreads_or(!fine);
+    __syncthreads();
 }
 
 template <class T> static __global__ void __launch_bounds__(MAX_THREADS) long_rows(row_args a)
 {
     __shared__ row_shared shared;
-    float v[PIECE];
+    float v[CHUNK];
     int t = blockIdx.x, chunks = (a.chunks + MAX_THREADS - 1) / MAX_THREADS * MAX_THREADS;
+    early_next();
+    early_wait();
     const T *row = row_of<T>(a, t);
-    if (threadIdx.x == 0)
-        shared.largest[0] = 0;
-    __syncthreads();
+    begin_shared(shared);
     float r = find_r(a, row, shared);
-    bool bad = !find_largest(a, row, r, chunks, shared);
+    if (a.first_shared < a.chunks)
+        find_largest(a, row, r, chunks, shared);
     for (int chunk = threadIdx.x; chunk < chunks; chunk += blockDim.x) {
         load_values(a, row, r, chunk, v);
-        float m = a.q ? run_max(abs_max(v)) : 0.0f;
-        if (chunk / (ATOM_CUDA_RUN / PIECE) >= a.first_shared)
+        float m = abs_max(v);
+        if (a.q)
+            m = run_max<CHUNK>(m);
+        if (chunk / (ATOM_CUDA_RUN / CHUNK) >= a.first_shared)
             m = __uint_as_float(shared.largest[0]);
         if (a.q && chunk < a.chunks)
-            put_integers(a, t, chunk, v, m, bad);
-        else if (a.y && chunk < a.chunks)
-            put_floats(a, t, chunk, v, bad);
+            put_integers(a, t, chunk, v, m);
+        else if (chunk < a.chunks)
+            put_floats(a, t, chunk, v, m);
     }
-    if (bad && threadIdx.x == 0)
-        mark_bad(a, t);
 }
 
 void atom_cuda_long_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s)
@@ -78,5 +78,5 @@ void atom_cuda_long_rows(const row_args &a, enum atom_cuda_float type, atom_cuda
     auto kernel = type == ATOM_CUDA_F32   ? long_rows<float>
                   : type == ATOM_CUDA_F16 ? long_rows<__half>
                                           : long_rows<__nv_bfloat16>;
-    kernel<<<a.n_tok, MAX_THREADS, 0, s>>>(a);
+    launch_early(kernel, {dim3((unsigned)a.n_tok), MAX_THREADS, 0}, s, a);
 }

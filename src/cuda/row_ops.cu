@@ -48,7 +48,7 @@ static void cut_row(row_args *a, int k, const struct atom_cuda_site *site)
         a->outlier_scale = site->n_groups;
         a->first_shared = site->whole ? 0 : site->n_runs - site->n_groups > 1 ? site->n_groups : INT_MAX;
     }
-    a->chunks = (site ? site->k_padded : a->normal_runs * ATOM_CUDA_RUN) / PIECE;
+    a->chunks = (site ? site->k_padded : a->normal_runs * ATOM_CUDA_RUN) / CHUNK;
 }
 
 static enum atom_status fill_out(row_args *a, const struct atom_cuda_quantizer *to, const char *what,
@@ -84,7 +84,8 @@ static bool fits_shared(int chunks, enum atom_cuda_float type)
 {
     const struct atom_cuda_device *d = atom_cuda_opened();
     size_t most = d->major == 9 ? 227 : d->minor == 0 && d->major == 8 ? 163 : 99;
-    return (size_t)(chunks + 4 * 32) * PIECE * type_bytes(type) + 4096 <= most * 1024;
+    size_t rows = chunks > MAX_THREADS ? 1 : 3; /* and places */
+    return rows * (size_t)(chunks + 2 * 32) * CHUNK * type_bytes(type) + 2048 <= most * 1024;
 }
 
 static void set_rows(row_args *a, const struct atom_cuda_rows *in)
@@ -93,7 +94,9 @@ static void set_rows(row_args *a, const struct atom_cuda_rows *in)
     a->x = in->x;
     a->stride = in->stride;
     a->n_rows = in->n_tok;
-    a->aligned = ((uintptr_t)in->x | in->stride * size | (a->source == ROW_SILU ? (size_t)a->k * size : 0)) % 16 == 0;
+    a->even = !a->rows &&
+              ((uintptr_t)in->x | in->stride * size | (uintptr_t)a->order | (uintptr_t)a->weight) % 16 == 0 &&
+              (a->k | a->normal) % CHUNK == 0;
 }
 
 static enum atom_status run(const row_args *a, enum atom_cuda_float type, const char *what, atom_cuda_stream s,
@@ -127,9 +130,9 @@ static enum atom_status run_op(const struct atom_cuda_row_op *job, enum row_sour
     if (source == ROW_SILU && a.order)
         return atom_fail(err, ATOM_ERR_INVALID, "silu takes no order: its rows are stored in it");
     a.source = source;
-    set_rows(&a, &job->in);
     a.rows = job->rows;
     a.weight = source == ROW_NORM ? job->weight : NULL;
+    set_rows(&a, &job->in);
     a.eps = job->eps;
     return run(&a, job->in.type, names[source], s, err);
 }

@@ -23,8 +23,9 @@ struct atom_cuda_rows {
     int n_tok, width;
 };
 
-/* Where rows go. A row with a number that is not finite is marked, bad[t] becoming `where` if it was 0, and goes on as
- * zeros; without a mark to leave (bad NULL or where 0) it goes on as it is, or as zeros with a scale of NaN. */
+/* Where rows go. A token with a number that is not finite is marked, bad[t] becoming `where` if it was 0, and zeros go
+ * on in that number's group or around it. Without a mark to leave (bad NULL or where 0) floats go on as they are, and a
+ * group of integers as zeros with a scale of NaN. */
 struct atom_cuda_quantizer {
     int bits;                     /* of the normal channels, 2 to 8: acts; 16: floats */
     float clip;                   /* of the normal channels' largest magnitude */

@@ -25,16 +25,22 @@ static __device__ void settle(const struct atom_cuda_sample &job, int row, struc
     job.tokens[row] = to->token;
 }
 
-static __global__ void __launch_bounds__(BEST_THREADS) find_best(const struct atom_cuda_sample job, int share)
+static __global__ void __launch_bounds__(BEST_THREADS) find_best(struct atom_cuda_sample job, int share)
 {
     __shared__ rank bests[BEST_THREADS / 32];
+    early_next();
+    early_wait();
     int row = blockIdx.y, first = blockIdx.x * share, end = min(job.vocab, first + share);
     struct sample_row *to = static_cast<struct sample_row *>(job.workspace) + row;
-    rank best = 0;
+    float top = -INFINITY, worst = 0.0f;
+    int at = first;
     each_logit(job.logits + (size_t)row * job.stride, first, end, [&](float x, int id, bool there) {
-        rank r = rank_of(x, id);
-        best = there && r > best ? r : best;
+        bool above = there && x > top;
+        top = above ? x : top;
+        at = above ? id : at;
+        worst = there && !(fabsf(x) < INFINITY) ? NAN : worst;
     });
+    rank best = worst == 0 ? (top > -INFINITY ? rank_of(top, at) : 0) : (rank)NOT_FINITE << 32;
     best = warp_best(best);
     if (threadIdx.x % 32 == 0)
         bests[threadIdx.x / 32] = best;
@@ -61,6 +67,14 @@ static enum atom_status check_job(const struct atom_cuda_sample *j, struct atom_
     return ATOM_OK;
 }
 
+/* Rows in shares for that many blocks in all, none smaller than `least`. */
+static struct sample_cut cut_rows(const struct atom_cuda_sample *j, int blocks, int least, int most)
+{
+    int want = max(1, min(most, blocks / j->n));
+    int share = max(least, ((j->vocab + want - 1) / want + 3) / 4 * 4);
+    return {share, (j->vocab + share - 1) / share};
+}
+
 extern "C" size_t atom_cuda_sample_workspace(int max_n) { return (size_t)max_n * sizeof(struct sample_row); }
 
 extern "C" enum atom_status atom_cuda_sample_run(const struct atom_cuda_sample *job, atom_cuda_stream s,
@@ -69,11 +83,12 @@ extern "C" enum atom_status atom_cuda_sample_run(const struct atom_cuda_sample *
     enum atom_status st = check_job(job, err);
     if (st)
         return st;
-    int want = max(1, 8 * atom_cuda_opened()->n_sm / job->n); /* blocks of a row */
-    int share = max((int)LEAST_SHARE, ((job->vocab + want - 1) / want + 3) / 4 * 4);
-    dim3 grid((unsigned)((job->vocab + share - 1) / share), (unsigned)job->n);
-    find_best<<<grid, BEST_THREADS, 0, s>>>(*job, share);
-    if (job->how)
-        atom_cuda_draw(job, s);
+    struct sample_cut cut = cut_rows(job, 4 * atom_cuda_opened()->n_sm, LEAST_SHARE, 65535);
+    launch_early(find_best, {dim3((unsigned)cut.n_shares, (unsigned)job->n), BEST_THREADS, 0}, s, *job, cut.share);
+    if (job->how) {
+        cut = cut_rows(job, 4 * atom_cuda_opened()->n_sm, LEAST_SHARE, MAX_SHARES);
+        atom_cuda_weigh(job, cut, s);
+        atom_cuda_draw(job, cut, s);
+    }
     return atom_cuda_launched("sampling", err);
 }

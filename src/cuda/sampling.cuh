@@ -3,15 +3,26 @@
 #ifndef ATOM_CUDA_SAMPLING_CUH
 #define ATOM_CUDA_SAMPLING_CUH
 
-#include "cuda/check.cuh"
+#include "cuda/early.cuh"
 #include "cuda/sampling.h"
 
-/* A row's best token so far; then, of the whole row, the greatest logit and its token or -1. */
+typedef unsigned long long mass;
+
+enum { MAX_SHARES = 64 /* of a row, when its weights are summed */, BINS = 2048, UNIT = 42, DRAW_THREADS = 1024 };
+
+/* What the kernels leave each other of a row. */
 struct sample_row {
-    unsigned long long best;
+    unsigned long long best; /* so far; 0 between runs, as the two after it */
     unsigned arrived;
-    int32_t token;
-    float top;
+    unsigned counts[BINS]; /* tokens by depth, of a row that is drawn from in order */
+    int32_t token;         /* the best, or -1 */
+    float top;             /* its logit */
+    mass shares[MAX_SHARES];
+};
+
+/* How a row's logits are cut: share i is [i * share, (i + 1) * share). */
+struct sample_cut {
+    int share, n_shares;
 };
 
 /* A token's place in the order of choice: greater is earlier. Logit first, ties to the smaller id; a logit that is not
@@ -35,6 +46,41 @@ static __device__ __forceinline__ rank rank_of(float logit, int id)
 }
 static __device__ __forceinline__ int rank_id(rank r) { return (int)(0xFFFFFFFFu - (uint32_t)r); }
 static __device__ __forceinline__ float rank_logit(rank r) { return key_logit((uint32_t)(r >> 32)); }
+
+/* ---- weights: integers in units of 2^-42 of the greatest, so that sums come out the same in any order ---- */
+
+struct weigher {
+    float top, inv_temperature;
+};
+
+/* How far a logit lies under the top, in temperatures; it only grows as logits fall. */
+static __device__ __forceinline__ float depth_of(const weigher &w, float logit)
+{
+    float below = fminf(__fsub_rn(w.top, logit), 3.4028234e38f);
+    return below > 0 ? __fmul_rn(below, w.inv_temperature) : 0.0f;
+}
+
+static __device__ __forceinline__ mass weight_of(float depth)
+{
+    float x;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(x) : "f"(__fmul_rn(depth, -1.44269504f)));
+    uint32_t bits = __float_as_uint(x);
+    mass all = (mass)((bits & 0x7FFFFFu) | 0x800000u) << (UNIT - 23);
+    return all >> min(63u, 127u - (bits >> 23));
+}
+
+/* Bins of even depth, finer than weights are. */
+static __device__ __forceinline__ int depth_bin(float depth) { return (int)fminf(depth * (BINS / 32), BINS - 1.0f); }
+
+static __device__ __forceinline__ bool draws(const struct atom_cuda_sampling &how) { return how.temperature > 0; }
+
+/* Whether tokens come by weight; otherwise they come by id. */
+static __device__ __forceinline__ bool draws_in_order(const struct atom_cuda_sampling &how, int vocab)
+{
+    return (how.top_k > 0 && how.top_k < vocab) || (how.top_p > 0 && how.top_p < 1);
+}
+
+/* ---- rows ---- */
 
 /* Calls take(logit, id, whether there is one) for ids [first, end), whole warps at a time, sixteen a thread. */
 template <class F> static __device__ __forceinline__ void each_logit(const float *row, int first, int end, F take)
@@ -66,8 +112,7 @@ template <class F> static __device__ __forceinline__ void each_logit(const float
     }
 }
 
-enum { DRAW_THREADS = 1024 };
-
-void atom_cuda_draw(const struct atom_cuda_sample *job, atom_cuda_stream s);
+void atom_cuda_weigh(const struct atom_cuda_sample *job, struct sample_cut cut, atom_cuda_stream s);
+void atom_cuda_draw(const struct atom_cuda_sample *job, struct sample_cut cut, atom_cuda_stream s);
 
 #endif
