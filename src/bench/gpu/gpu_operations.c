@@ -48,8 +48,11 @@ static enum atom_status time_both(const struct measured *m, const struct atom_gp
 static enum atom_status name_failure(const struct measured *m, enum atom_status st, const struct atom_error *why,
                                      struct atom_error *err)
 {
-    return atom_fail(err, st, "%s %s of %s, %d tokens, context %d, %d bits: %s", m->kind->name, m->kind->on,
-                     m->c.model->name, m->c.tokens, m->c.context, m->c.kvbits, why->message);
+    char context[32] = "";
+    if (m->what == ATOM_GPU_ATTENTION)
+        snprintf(context, sizeof context, " after %d positions", m->c.context);
+    return atom_fail(err, st, "%s%s%s of %s, %d tokens%s: %s", m->kind->name, *m->kind->on ? ", " : "", m->kind->on,
+                     m->c.model->name, m->c.tokens, context, why->message);
 }
 
 static enum atom_status measure(const struct measured *m, struct atom_error *err)
