@@ -103,7 +103,7 @@ static enum atom_status run(const struct words *w, const struct atom_gpu_options
 static const char about[] =
     "Measures what a CUDA device can do at best, then the kernels of a model's step against it and beside cuBLASLt.\n"
     "Every kernel's results are compared with the formula first. Without options: the linears, rows and attention of\n"
-    "Llama-2-7B and Llama-3-8B, about half a minute on an H100. LIST is numbers or names with commas between.";
+    "Llama-2-7B and Llama-3-8B, under a minute on an H100. LIST is numbers or names with commas between.";
 
 int bench_gpu(int argc, char **argv)
 {

@@ -198,6 +198,8 @@ static void random_numbers(void **state)
     for (uint32_t i = 0; i < 4096; i++) {
         uint32_t h = atom_gpu_hash(3, i);
         assert_true(atom_f16_float((uint16_t)atom_gpu_half_bell(h)) == atom_gpu_bell(h));
+        uint16_t half = (uint16_t)(atom_gpu_word(ATOM_GPU_HALVES, 3, i / 2) >> (16 * (i % 2)));
+        assert_true(atom_gpu_half_at(ATOM_GPU_HALVES, 3, i) == atom_f16_float(half));
         int q = (int8_t)atom_gpu_byte_at(ATOM_GPU_NIBBLES, 3, i);
         assert_true(q >= -8 && q <= 7);
         float s = atom_gpu_half_at(ATOM_GPU_SCALES, 3, i), f = atom_gpu_float_at(ATOM_GPU_FSCALES, 3, i);

@@ -87,8 +87,11 @@ static inline uint8_t atom_gpu_byte_at(enum atom_gpu_random kind, uint32_t seed,
 {
     return (uint8_t)(atom_gpu_word(kind, seed, (uint32_t)(i / 4)) >> (8 * (i % 4)));
 }
+/* Of HALVES without the way through a half, which is exact and slow. */
 static inline float atom_gpu_half_at(enum atom_gpu_random kind, uint32_t seed, size_t i)
 {
+    if (kind == ATOM_GPU_HALVES)
+        return atom_gpu_bell(atom_gpu_hash(i % 2 ? seed ^ 0x55555555u : seed, (uint32_t)(i / 2)));
     return atom_f16_float((uint16_t)(atom_gpu_word(kind, seed, (uint32_t)(i / 2)) >> (16 * (i % 2))));
 }
 static inline float atom_gpu_float_at(enum atom_gpu_random kind, uint32_t seed, size_t i)
