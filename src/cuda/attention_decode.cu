@@ -9,11 +9,10 @@
 #include "cuda/decode_merge.cuh"
 
 template <class D> struct ring {
-    static constexpr int warps = D::page > 8192 ? 2 : 4;
-    static constexpr int stages = D::page > 2200 ? 3 : 6;
-    static constexpr int warp_bytes = stages * D::page;
+    static constexpr int warp_bytes = D::stages * D::page;
     static constexpr int turn_bytes = D::pre ? D::tiles * 32 * 16 : 0;
-    static constexpr int blocks = D::wide > 128 ? 1 : D::bits == 16 ? 2 : D::pre ? 3 : 4; /* a multiprocessor */
+    /* a multiprocessor */
+    static constexpr int blocks = D::wide > 128 ? 1 : D::bits == 16 ? 2 : D::bits == 8 || D::pre ? 3 : 4;
 };
 
 /* What a block's warps share, before the turns and the rings. */
@@ -25,7 +24,7 @@ template <int WARPS> struct meeting {
 
 template <class D> static constexpr int shared_bytes()
 {
-    return (int)sizeof(meeting<ring<D>::warps>) + ring<D>::turn_bytes + ring<D>::warps * ring<D>::warp_bytes;
+    return (int)sizeof(meeting<D::warps>) + ring<D>::turn_bytes + D::warps * ring<D>::warp_bytes;
 }
 
 /* cos and sin of the sixteen places of a page as lanes want them: [tile][lane] of positions g, then g+8. */
@@ -44,24 +43,38 @@ template <class D> PAGE_FN void fill_turns(const decode_args &a, uint4 *to)
     }
 }
 
+template <class D> PAGE_FN int ring_step(int at, int by) { return at + by < D::stages ? at + by : at + by - D::stages; }
+
+/* This warp's pages of an item; `at` is where the next one is in the ring. */
 template <class D>
 PAGE_FN void attend_item(const decode_args &a, const queue &q, cursor &c, const place_in_step &p, rows<D> &r,
                          uint8_t *pages, int &at, const uint4 *turns)
 {
-    constexpr int warps = ring<D>::warps, stages = ring<D>::stages;
-    const int warp = threadIdx.x / 32, first = p.u->first_page, n = p.u->n_pages;
+    const int first = p.u->first_page, n = p.u->n_pages, column = (int)(threadIdx.x % 32 / 4);
+    int i = threadIdx.x / 32, u = 0;
 #pragma unroll 1
-    for (int i = warp, u = 0; i < n; i += warps, u = (u + 1) & (r.run - 1)) {
-        int page = first + i;
+    while (i < n) {
         if (D::pre && u == 0) /* columns of a run are for this warp's next pages */
-            fill_queries(a, p,
-                         min(page + warps * (r.run == 1 ? 0 : (int)(threadIdx.x % 32 / 4) >> (r.n / 2)), first + n - 1),
-                         r);
-        copies_wait<stages - 2>();
-        __syncwarp();
-        fetch_page<D, warps>(a, q, c, shared_address(pages + (at == 0 ? stages - 1 : at - 1) * D::page));
-        attend_page(pages + at * D::page, page * PAGE, u, r, turns);
-        at = at + 1 == stages ? 0 : at + 1;
+            fill_queries(a, p, min(first + i + D::warps * (column >> r.shift), first + n - 1), r);
+        int next = ring_step<D>(at, 1), to = ring_step<D>(at, D::ahead);
+        if (D::two && r.run > 1 && i + D::warps < n) {
+            copies_wait<D::two ? D::ahead - 2 : 0>();
+            __syncwarp();
+            fetch_page<D>(a, q, c, shared_address(pages + to * D::page));
+            fetch_page<D>(a, q, c, shared_address(pages + ring_step<D>(to, 1) * D::page));
+            attend_two(pages + at * D::page, pages + next * D::page, (first + i) * PAGE, (first + i + D::warps) * PAGE,
+                       u, r, turns);
+            at = ring_step<D>(next, 1);
+            i += 2 * D::warps, u += 2;
+        } else {
+            copies_wait<D::ahead - 1>();
+            __syncwarp();
+            fetch_page<D>(a, q, c, shared_address(pages + to * D::page));
+            attend_page(pages + at * D::page, (first + i) * PAGE, u, r, turns);
+            at = next;
+            i += D::warps, u++;
+        }
+        u = u < r.run ? u : 0;
     }
 }
 
@@ -96,16 +109,15 @@ template <class D> PAGE_FN void merge_item(const decode_args &a, const unit &u, 
     if (u.n_splits < 2 || n_arrived != u.n_splits - 1)
         return;
     int rows = min(u.n_tok * (a.heads / a.kv_heads) - u.tile * TILE_ROWS, (int)TILE_ROWS);
-    for (int row = threadIdx.x / 32; row < rows; row += ring<D>::warps)
+    for (int row = threadIdx.x / 32; row < rows; row += D::warps)
         merge_row<D>(a, u, row, scratch);
     if (threadIdx.x == 0)
         *arrivals(a, u) = 0;
 }
 
-template <class D>
-static __global__ void __launch_bounds__(ring<D>::warps * 32, ring<D>::blocks) decode(const decode_args a)
+template <class D> static __global__ void __launch_bounds__(D::warps * 32, ring<D>::blocks) decode(const decode_args a)
 {
-    constexpr int warps = ring<D>::warps, stages = ring<D>::stages;
+    constexpr int warps = D::warps;
     extern __shared__ __align__(16) uint8_t shared[];
     meeting<warps> &m = *reinterpret_cast<meeting<warps> *>(shared);
     uint4 *turns = reinterpret_cast<uint4 *>(shared + sizeof m);
@@ -118,10 +130,10 @@ static __global__ void __launch_bounds__(ring<D>::warps * 32, ring<D>::blocks) d
     turns += threadIdx.x % 32;
     __syncthreads();
     cursor c = {0, AHEAD, 0, 0, 0, 0, 0, -1};
-    enter_item<warps>(a, m.q, c);
+    enter_item<D>(a, m.q, c);
 #pragma unroll 1
-    for (int i = 0; i < stages - 1; i++)
-        fetch_page<D, warps>(a, m.q, c, shared_address(pages + i * D::page));
+    for (int i = 0; i < D::ahead; i++)
+        fetch_page<D>(a, m.q, c, shared_address(pages + i * D::page));
     int at = 0, k = 0, arrived = 0, n_arrived;
 #pragma unroll 1
     for (; m.q.units[k % QUEUE].n_pages; k++) {
@@ -132,7 +144,7 @@ static __global__ void __launch_bounds__(ring<D>::warps * 32, ring<D>::blocks) d
             give_next(a, g, m.q, k);
         if (threadIdx.x == 0)
             m.n_arrived = k ? tell(m.q.units[(k - 1) % QUEUE], arrived) : -1;
-        float *free_page = (float *)(pages + (at == 0 ? stages - 1 : at - 1) * D::page);
+        float *free_page = (float *)(pages + ring_step<D>(at, D::ahead) * D::page);
         n_arrived = fold_item<D>(a, p, r, m, free_page);
         c.known++;
         if (threadIdx.x == 0 && p.u->n_splits > 1)
@@ -145,7 +157,7 @@ static __global__ void __launch_bounds__(ring<D>::warps * 32, ring<D>::blocks) d
             m.n_arrived = tell(m.q.units[(k - 1) % QUEUE], arrived);
         __syncthreads();
         merge_item<D>(a, m.q.units[(k - 1) % QUEUE], m.n_arrived,
-                      (float *)(pages + (at == 0 ? stages - 1 : at - 1) * D::page));
+                      (float *)(pages + ring_step<D>(at, D::ahead) * D::page));
     }
     copies_wait<0>();
     if (threadIdx.x == 0)
@@ -161,13 +173,12 @@ template <class D> static enum atom_status launch(const decode_args &a, cudaStre
     if (!blocks) {
         cudaError_t e = cudaFuncSetAttribute(decode<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes<D>());
         if (!e)
-            e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, decode<D>, ring<D>::warps * 32,
-                                                              shared_bytes<D>());
+            e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, decode<D>, D::warps * 32, shared_bytes<D>());
         if (e)
             return atom_cuda_status(e, "preparing decode attention", err);
         blocks = blocks ? blocks : 1;
     }
-    decode<D><<<(unsigned)(dev->n_sm * blocks), ring<D>::warps * 32, shared_bytes<D>(), s>>>(a);
+    decode<D><<<(unsigned)(dev->n_sm * blocks), D::warps * 32, shared_bytes<D>(), s>>>(a);
     return atom_cuda_launched("decode attention", err);
 }
 

@@ -93,30 +93,30 @@ struct cursor {
     int next_ids, of; /* those of item `of`, loaded early */
 };
 
-template <int WARPS> PAGE_FN int page_ids(const decode_args &a, const unit &u, int from)
+template <class D> PAGE_FN int page_ids(const decode_args &a, const unit &u, int from)
 {
-    int i = (from + (int)(threadIdx.x % 32)) * WARPS + (int)(threadIdx.x / 32);
+    int i = (from + (int)(threadIdx.x % 32)) * D::warps + (int)(threadIdx.x / 32);
     return i < u.n_pages ? a.step.tables[(size_t)u.seq * a.step.max_pages + u.first_page + i] : 0;
 }
 
-template <int WARPS> PAGE_FN void enter_item(const decode_args &a, const queue &q, cursor &c)
+template <class D> PAGE_FN void enter_item(const decode_args &a, const queue &q, cursor &c)
 {
     const unit &u = q.units[c.k % QUEUE];
     c.i = 0;
-    c.n = (u.n_pages - (int)(threadIdx.x / 32) + WARPS - 1) / WARPS;
+    c.n = (u.n_pages - (int)(threadIdx.x / 32) + D::warps - 1) / D::warps;
     c.head = u.kv_head;
-    c.ids = c.of == c.k ? c.next_ids : page_ids<WARPS>(a, u, 0);
+    c.ids = c.of == c.k ? c.next_ids : page_ids<D>(a, u, 0);
     if (c.k + 1 < c.known) {
         c.of = c.k + 1;
-        c.next_ids = page_ids<WARPS>(a, q.units[c.of % QUEUE], 0);
+        c.next_ids = page_ids<D>(a, q.units[c.of % QUEUE], 0);
     }
 }
 
-template <class D, int WARPS> PAGE_FN void fetch_page(const decode_args &a, const queue &q, cursor &c, uint32_t to)
+template <class D> PAGE_FN void fetch_page(const decode_args &a, const queue &q, cursor &c, uint32_t to)
 {
     while (c.i >= c.n && c.k + 1 < c.known) {
         c.k++;
-        enter_item<WARPS>(a, q, c);
+        enter_item<D>(a, q, c);
     }
     if (c.i < c.n) {
         int at16 = (int)(threadIdx.x % 32) * 16, page = __shfl_sync(0xFFFFFFFFu, c.ids, c.i & 31);
@@ -126,7 +126,7 @@ template <class D, int WARPS> PAGE_FN void fetch_page(const decode_args &a, cons
             if (at + 512 <= D::page || at + at16 < D::page)
                 copy_16(to + at + at16, from + at);
         if ((++c.i & 31) == 0 && c.i < c.n)
-            c.ids = page_ids<WARPS>(a, q.units[c.k % QUEUE], c.i);
+            c.ids = page_ids<D>(a, q.units[c.k % QUEUE], c.i);
     }
     copies_commit();
 }

@@ -25,43 +25,39 @@ PAGE_FN void write_two(enum atom_cuda_float type, void *x, size_t i, float a, fl
         *reinterpret_cast<__nv_bfloat162 *>((__nv_bfloat16 *)x + i) = __floats2bfloat162_rn(a, b);
 }
 
-template <class D> PAGE_FN float over_columns(float x, int n, int by)
+PAGE_FN float with_lane(float x, int by) { return x + __shfl_xor_sync(0xFFFFFFFFu, x, by); }
+
+/* Sums over the columns of a row; of two rows a lane has, the second is there when rows are. */
+template <class D> PAGE_FN void fold_columns(rows<D> &r, int by)
 {
-    return D::pre && n <= by ? x + __shfl_xor_sync(0xFFFFFFFFu, x, by / 2) : x;
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        if (j && r.n == 1)
+            break;
+        r.sum[j] = with_lane(r.sum[j], by);
+        r.zeros[j] = with_lane(r.zeros[j], by);
+#pragma unroll
+        for (int t = 0; t < D::tiles; t++) {
+            r.o[t][j] = with_lane(r.o[t][j], by);
+            r.o[t][2 + j] = with_lane(r.o[t][2 + j], by);
+        }
+    }
 }
 
-/* Sums over the warp's positions, and over columns of one row. */
+/* Sums over the warp's positions and columns. */
 template <class D> PAGE_FN void fold_rows(rows<D> &r)
 {
 #pragma unroll
     for (int j = 0; j < 2; j++)
 #pragma unroll
         for (int by = 4; by < 32; by *= 2) {
-            r.sum[j] += __shfl_xor_sync(0xFFFFFFFFu, r.sum[j], by);
-            r.zeros[j] += __shfl_xor_sync(0xFFFFFFFFu, r.zeros[j], by);
+            r.sum[j] = with_lane(r.sum[j], by);
+            r.zeros[j] = with_lane(r.zeros[j], by);
         }
-    if (!D::pre || r.run == 1)
-        return;
-    if (r.n == 1) {
-        r.sum[0] += r.sum[1];
-        r.zeros[0] += r.zeros[1];
-#pragma unroll
-        for (int t = 0; t < D::tiles; t++)
-            r.o[t][0] += r.o[t][1], r.o[t][2] += r.o[t][3];
-    }
-#pragma unroll
-    for (int by = 2; by <= 4; by *= 2) {
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            r.sum[j] = over_columns<D>(r.sum[j], r.n, by);
-            r.zeros[j] = over_columns<D>(r.zeros[j], r.n, by);
-        }
-#pragma unroll
-        for (int t = 0; t < D::tiles; t++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                r.o[t][i] = over_columns<D>(r.o[t][i], r.n, by);
-    }
+    if (r.run > 1 && r.shift == 1)
+        fold_columns(r, 1);
+    if (r.run > 2 || (r.run == 2 && r.shift == 2))
+        fold_columns(r, 2);
 }
 
 /* ---- between warps ----------------------------------------------------------------------------------------------- */

@@ -17,20 +17,15 @@ PAGE_FN float4 read_four(enum atom_cuda_float type, const void *x, size_t i)
     if (type == ATOM_CUDA_F32)
         return *reinterpret_cast<const float4 *>((const float *)x + i);
     uint2 w = *reinterpret_cast<const uint2 *>((const uint16_t *)x + i);
-    float2 a, b;
-    if (type == ATOM_CUDA_F16) {
-        a = __half22float2(as_half2(w.x)), b = __half22float2(as_half2(w.y));
-    } else {
-        a = make_float2(__uint_as_float(w.x << 16), __uint_as_float(w.x & 0xFFFF0000u));
-        b = make_float2(__uint_as_float(w.y << 16), __uint_as_float(w.y & 0xFFFF0000u));
-    }
-    return make_float4(a.x, a.y, b.x, b.y);
+    return make_float4(__uint_as_float(w.x << 16), __uint_as_float(w.x & 0xFFFF0000u), __uint_as_float(w.y << 16),
+                       __uint_as_float(w.y & 0xFFFF0000u));
 }
 
 /* What a warp knows of the item it is at. */
 struct place_in_step {
     const unit *u;
     int tok, head; /* of this lane's query: column lane/4 */
+    size_t at;     /* where it starts */
     float q_by;    /* power of two that makes its halves neither large nor tiny; 0: there is no query */
 };
 
@@ -39,26 +34,23 @@ struct place_in_step {
 PAGE_FN void four_pairs(const decode_args &a, const place_in_step &p, int i, float (&lo)[4], float (&hi)[4])
 {
     int half = a.head_dim / 2;
-    size_t at = (size_t)(p.u->first_tok + p.tok) * a.q_stride + (size_t)(p.head * a.head_dim);
-    if (a.whole) {
-        *reinterpret_cast<float4 *>(lo) = read_four(a.type, a.q, at + i);
-        *reinterpret_cast<float4 *>(hi) = read_four(a.type, a.q, at + i + half);
+    if (a.whole && a.type != ATOM_CUDA_F16) {
+        *reinterpret_cast<float4 *>(lo) = read_four(a.type, a.q, p.at + i);
+        *reinterpret_cast<float4 *>(hi) = read_four(a.type, a.q, p.at + i + half);
         return;
     }
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         int d = min(i + j, half - 1);
-        float x = read_one(a.type, a.q, at + d), y = read_one(a.type, a.q, at + d + half);
+        float x = read_one(a.type, a.q, p.at + d), y = read_one(a.type, a.q, p.at + d + half);
         lo[j] = i + j < half ? x : 0.0f;
         hi[j] = i + j < half ? y : 0.0f;
     }
 }
 
-/* Pairs turned back by an angle each. */
-PAGE_FN void turn_back(const decode_args &a, int page, int i, float (&lo)[4], float (&hi)[4])
+/* Pairs turned back by angles of a position. */
+PAGE_FN void turn_back(const float2 *turns, int i, int half, float (&lo)[4], float (&hi)[4])
 {
-    int half = a.head_dim / 2;
-    const float2 *turns = a.turns + (size_t)page * PAGE * half;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         float2 t = turns[min(i + j, half - 1)];
@@ -68,27 +60,30 @@ PAGE_FN void turn_back(const decode_args &a, int page, int i, float (&lo)[4], fl
     }
 }
 
+/* Nibbles of second channels lie four bits up. */
+template <class D> static constexpr float second_by = D::bits == 4 && !D::pre ? 0.0625f : 1.0f;
+
 /* The halves of this lane's queries, for PRE turned back by the first position of a page. */
-template <class D> PAGE_FN void fill_queries(const decode_args &a, const place_in_step &p, int page, rows<D> &r)
+template <class D> static __device__ void fill_any(const decode_args &a, const place_in_step &p, int page, rows<D> &r)
 {
-    constexpr float high = D::bits == 4 && !D::pre ? 16.0f : 1.0f; /* times what it is in a nibble */
-    int first = (int)(threadIdx.x % 4) * D::pairs;
+    int first = (int)(threadIdx.x % 4) * D::pairs, half = a.head_dim / 2;
 #pragma unroll
     for (int k = 0; k < D::pairs / 4; k++) {
         float lo[4], hi[4];
         four_pairs(a, p, first + 4 * k, lo, hi);
         if (D::pre)
-            turn_back(a, page, first + 4 * k, lo, hi);
+            turn_back(a.turns + (size_t)page * PAGE * half, first + 4 * k, half, lo, hi);
 #pragma unroll
         for (int j = 0; j < 4; j += 2) {
-            r.q[4 * k + j] = as_bits(__floats2half2_rn(lo[j] * p.q_by, lo[j + 1] * p.q_by));
-            r.q[4 * k + j + 1] = as_bits(__floats2half2_rn(hi[j] * p.q_by / high, hi[j + 1] * p.q_by / high));
+            float lo_by = p.q_by, hi_by = p.q_by * second_by<D>;
+            r.q[4 * k + j] = as_bits(__floats2half2_rn(lo[j] * lo_by, lo[j + 1] * lo_by));
+            r.q[4 * k + j + 1] = as_bits(__floats2half2_rn(hi[j] * hi_by, hi[j + 1] * hi_by));
         }
     }
 }
 
-/* Bits of the largest magnitude of this lane's query. */
-template <class D> PAGE_FN uint32_t largest_query(const decode_args &a, const place_in_step &p)
+/* Bits of the largest magnitude in a quarter of a query. */
+template <class D> static __device__ uint32_t largest_any(const decode_args &a, const place_in_step &p)
 {
     uint32_t most = 0;
     int first = (int)(threadIdx.x % 4) * D::pairs;
@@ -100,12 +95,57 @@ template <class D> PAGE_FN uint32_t largest_query(const decode_args &a, const pl
         for (int j = 0; j < 4; j++)
             most = max(most, max(__float_as_uint(lo[j]) & 0x7FFFFFFFu, __float_as_uint(hi[j]) & 0x7FFFFFFFu));
     }
-    most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
-    return max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
+    return most;
 }
 
-/* Columns to rows: n rows lie side by side where n is 1, 2 or 4. */
-template <class D> PAGE_FN int row_of(const rows<D> &r, int column) { return r.run == 1 ? column : column & (r.n - 1); }
+/* The same of whole rows of F16, which need little: the words as they are, by powers of two. */
+template <class D> PAGE_FN void read_halves(const decode_args &a, const place_in_step &p, rows<D> &r)
+{
+    const uint16_t *lo = (const uint16_t *)a.q + p.at + threadIdx.x % 4 * D::pairs, *hi = lo + D::wide / 2;
+#pragma unroll
+    for (int k = 0; k < D::pairs / 4; k++) {
+        uint2 x = reinterpret_cast<const uint2 *>(lo)[k], y = reinterpret_cast<const uint2 *>(hi)[k];
+        r.q[4 * k] = x.x, r.q[4 * k + 1] = y.x, r.q[4 * k + 2] = x.y, r.q[4 * k + 3] = y.y;
+    }
+}
+
+template <class D> PAGE_FN uint32_t largest_half(const decode_args &a, const place_in_step &p, rows<D> &r)
+{
+    uint32_t most = 0;
+    read_halves(a, p, r);
+#pragma unroll
+    for (int k = 0; k < D::pairs; k++)
+        most = __vmaxu2(most, r.q[k] & 0x7FFF7FFFu);
+    most = max(most & 0xFFFFu, most >> 16);
+    /* Below 2^-6 the power of two stays where halves can hold it. */
+    return max(__float_as_uint(__half2float(__ushort_as_half((unsigned short)most))), 121u << 23);
+}
+
+template <class D> PAGE_FN void fill_half(const decode_args &a, const place_in_step &p, int page, rows<D> &r)
+{
+    const __half2 lo_by = __float2half2_rn(p.q_by), hi_by = __float2half2_rn(p.q_by * second_by<D>);
+    const float2 *turns = a.turns + (size_t)page * PAGE * (D::wide / 2) + threadIdx.x % 4 * D::pairs;
+    read_halves(a, p, r);
+#pragma unroll
+    for (int k = 0; k < D::pairs; k += 2) {
+        __half2 lo = __hmul2(as_half2(r.q[k]), lo_by), hi = __hmul2(as_half2(r.q[k + 1]), hi_by);
+        if (D::pre) {
+            float4 t = *reinterpret_cast<const float4 *>(turns + k);
+            float2 u = __half22float2(lo), v = __half22float2(hi);
+            lo = __floats2half2_rn(fmaf(u.x, t.x, v.x * t.y), fmaf(u.y, t.z, v.y * t.w));
+            hi = __floats2half2_rn(fmaf(v.x, t.x, -u.x * t.y), fmaf(v.y, t.z, -u.y * t.w));
+        }
+        r.q[k] = as_bits(lo), r.q[k + 1] = as_bits(hi);
+    }
+}
+
+template <class D> PAGE_FN void fill_queries(const decode_args &a, const place_in_step &p, int page, rows<D> &r)
+{
+    if (a.whole && a.type == ATOM_CUDA_F16)
+        fill_half(a, p, page, r);
+    else
+        fill_any(a, p, page, r);
+}
 
 /* Sums of a query's halves for this lane's columns, as mma finds them: a row of ones. */
 template <class D> PAGE_FN void sum_queries(const rows<D> &r, float (&total)[2])
@@ -119,18 +159,33 @@ template <class D> PAGE_FN void sum_queries(const rows<D> &r, float (&total)[2])
     total[0] = c[0], total[1] = c[1];
 }
 
+/* How an item's rows lie in columns. */
+template <class D> PAGE_FN void arrange_rows(rows<D> &r, int n)
+{
+    r.n = n;
+    r.shift = n <= 2 ? 1 : n <= 4 ? 2 : 3;
+    r.run = TILE_ROWS >> r.shift;
+    if (!D::pre)
+        r.run = D::two ? min(r.run, 2) : 1;
+    r.mine = (int)(threadIdx.x % 4) * 2 >> r.shift;
+}
+
 template <class D> PAGE_FN place_in_step start_item(const decode_args &a, const unit &u, rows<D> &r)
 {
     int lane = threadIdx.x % 32, column = lane / 4, rep = a.heads / a.kv_heads;
     place_in_step p;
     p.u = &u;
-    r.n = min(u.n_tok * rep - u.tile * TILE_ROWS, (int)TILE_ROWS);
-    r.run = D::pre ? (r.n == 1 ? 8 : r.n == 2 ? 4 : r.n == 4 ? 2 : 1) : 1;
-    bool has_q = column < r.n * r.run;
-    int row = u.tile * TILE_ROWS + (has_q ? row_of(r, column) : 0);
+    arrange_rows(r, min(u.n_tok * rep - u.tile * TILE_ROWS, (int)TILE_ROWS));
+    int row = column & ((1 << r.shift) - 1);
+    bool has_q = row < r.n && column >> r.shift < r.run;
+    row = u.tile * TILE_ROWS + (has_q ? row : 0);
     p.tok = row / rep;
     p.head = u.kv_head * rep + row - p.tok * rep;
-    uint32_t most = largest_query<D>(a, p), exponent = max(most >> 23, 16u);
+    p.at = (size_t)(u.first_tok + p.tok) * a.q_stride + (size_t)(p.head * a.head_dim);
+    uint32_t most = a.whole && a.type == ATOM_CUDA_F16 ? largest_half(a, p, r) : largest_any<D>(a, p);
+    most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
+    most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
+    uint32_t exponent = max(most >> 23, 16u);
     p.q_by = has_q ? __uint_as_float((263 - exponent) << 23) : 0.0f;
     float total[2] = {0.0f, 0.0f};
     if (!D::pre) {
@@ -150,7 +205,6 @@ template <class D> PAGE_FN place_in_step start_item(const decode_args &a, const 
         r.max[j] = NOTHING_YET;
         r.sum[j] = r.zeros[j] = 0.0f;
         r.limit[j] = __shfl_sync(0xFFFFFFFFu, limit, of * 4);
-        r.of_run[j] = r.run == 1 ? 0 : of >> (r.n / 2);
 #pragma unroll
         for (int t = 0; t < D::tiles; t++)
             r.o[t][j] = r.o[t][2 + j] = 0.0f;
