@@ -64,7 +64,7 @@ static void make_problem(struct problem *p, int k, int n, int n_tok)
     p->by_turns = between(0, 2) == 0;
     p->n_parts = p->by_turns ? 2 : between(1, 3);
     for (int i = 0; i < p->n_parts; i++)
-        make_part(p, i, p->by_turns ? (n / 2 + 7) / 8 * 8 : i ? between(1, 40) : n, &on[i]);
+        make_part(p, i, p->by_turns ? (n / 2 + 8) / 8 * 8 : i ? between(1, 40) : n, &on[i]);
     size_t n_x = (size_t)n_tok * p->x_stride;
     p->x = malloc(2 * n_x);
     for (size_t i = 0; i < n_x; i++) /* what lies between rows is not read as numbers */

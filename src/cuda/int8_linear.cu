@@ -8,7 +8,7 @@
 
 struct packer {
     struct atom_cuda_int8_tensors parts[ATOM_CUDA_MAX_PARTS];
-    int n, k, k_padded;
+    int n, n_padded, k, k_padded;
     bool by_turns;
     int8_t *q;
     float *scales;
@@ -27,7 +27,7 @@ static __global__ void pack(const struct packer p)
     const struct atom_cuda_int8_tensors &t = p.parts[part];
     const int8_t *from = t.qweight + (size_t)r * (size_t)p.k;
     for (int c = threadIdx.x; c < p.k_padded; c += blockDim.x)
-        p.q[int8_at(p.k_padded, stacked, c)] = stacked < p.n && c < p.k ? from[c] : (int8_t)0;
+        p.q[int8_at(p.n_padded, stacked, c)] = stacked < p.n && c < p.k ? from[c] : (int8_t)0;
     if (threadIdx.x == 0 && stacked < p.n)
         p.scales[stacked] = t.scales ? __half2float(reinterpret_cast<const __half *>(t.scales)[r / t.rows_per_scale])
                                      : t.scales_f32[r / t.rows_per_scale];
@@ -69,17 +69,18 @@ extern "C" enum atom_status atom_cuda_int8_weights_create(const struct atom_cuda
     }
     w->site = *site;
     w->by_turns = by_turns;
-    w->n_blocks = (w->n + INT8_ROWS - 1) / INT8_ROWS;
-    st = atom_cuda_alloc((size_t)w->n_blocks * INT8_ROWS * (size_t)site->k_padded, (void **)&w->q, err);
+    w->n_padded = (w->n + INT8_EDGE - 1) / INT8_EDGE * INT8_EDGE;
+    st = atom_cuda_alloc((size_t)w->n_padded * (size_t)site->k_padded, (void **)&w->q, err);
     st = st ? st : atom_cuda_alloc((size_t)w->n * sizeof(float), (void **)&w->scales, err);
     if (!st) {
         p.n = w->n;
+        p.n_padded = w->n_padded;
         p.k = site->k;
         p.k_padded = site->k_padded;
         p.by_turns = by_turns;
         p.q = w->q;
         p.scales = w->scales;
-        pack<<<(unsigned)(w->n_blocks * INT8_ROWS), 256, 0, s>>>(p);
+        pack<<<(unsigned)w->n_padded, 256, 0, s>>>(p);
         st = atom_cuda_launched("packing an INT8 linear", err);
     }
     if (st) {
@@ -101,14 +102,14 @@ extern "C" void atom_cuda_int8_weights_free(struct atom_cuda_int8_weights *w)
 
 extern "C" size_t atom_cuda_int8_weights_bytes(const struct atom_cuda_int8_weights *w)
 {
-    return (size_t)w->n_blocks * INT8_ROWS * (size_t)w->site.k_padded + (size_t)w->n * sizeof(float);
+    return (size_t)w->n_padded * (size_t)w->site.k_padded + (size_t)w->n * sizeof(float);
 }
 
 /* ---- mma.sync ---------------------------------------------------------------------------------------------------- */
 
 /* A block has 64 tokens by 64 rows, four warps, each 32 by 32; a step brings 64 channels to shared memory, where lines
  * are 16 bytes longer than they hold, so that eight of them lie in different banks. */
-enum { EDGE = INT8_ROWS, CHANNELS = 64, LINE = CHANNELS + 16, PLAIN_THREADS = 128 };
+enum { EDGE = INT8_EDGE, CHANNELS = 64, LINE = CHANNELS + 16, PLAIN_THREADS = 128 };
 
 static __device__ __forceinline__ void mma_s8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
 {
@@ -131,12 +132,12 @@ static __device__ __forceinline__ void fetch_acts(const int8_t *from, size_t str
 }
 
 /* The same of a block's weights. */
-static __device__ __forceinline__ void fetch_weights(const int8_t *weights, int k_padded, int row0, int c, int8_t *to)
+static __device__ __forceinline__ void fetch_weights(const int8_t *weights, int n_padded, int row0, int c, int8_t *to)
 {
     for (int i = threadIdx.x; i < EDGE * CHANNELS / 16; i += PLAIN_THREADS) {
         int line = i / (CHANNELS / 16), at = i % (CHANNELS / 16) * 16;
         *reinterpret_cast<uint4 *>(to + line * LINE + at) =
-            *reinterpret_cast<const uint4 *>(weights + int8_at(k_padded, row0 + line, c + at));
+            *reinterpret_cast<const uint4 *>(weights + int8_at(n_padded, row0 + line, c + at));
     }
 }
 
@@ -185,7 +186,7 @@ static __device__ __forceinline__ void put(const struct int8_results &r, int tok
 
 template <class T, bool SILU>
 static __global__ void __launch_bounds__(PLAIN_THREADS)
-    int8_linear(const int8_t *acts, const int8_t *weights, int k_padded, const struct int8_results r)
+    int8_linear(const int8_t *acts, const int8_t *weights, int k_padded, int n_padded, const struct int8_results r)
 {
     __shared__ __align__(16) int8_t a[EDGE * LINE], w[EDGE * LINE];
     int tok0 = blockIdx.y * EDGE, row0 = blockIdx.x * EDGE, warp = threadIdx.x / 32;
@@ -193,7 +194,7 @@ static __global__ void __launch_bounds__(PLAIN_THREADS)
     size_t stride = (size_t)k_padded;
     for (int c = 0; c < k_padded; c += CHANNELS) {
         fetch_acts(acts + (size_t)tok0 * stride + c, stride, r.n_tok - tok0, a);
-        fetch_weights(weights, k_padded, row0, c, w);
+        fetch_weights(weights, n_padded, row0, c, w);
         __syncthreads();
         for (int half = 0; half < CHANNELS; half += 32)
             step(a + warp / 2 * 32 * LINE, w + warp % 2 * 32 * LINE, half, sums);
@@ -207,9 +208,9 @@ template <class T> static void launch(const struct atom_cuda_int8_linear *j, ato
     const struct int8_results r = int8_results_of(j);
     dim3 grid((unsigned)((r.n + EDGE - 1) / EDGE), (unsigned)((r.n_tok + EDGE - 1) / EDGE));
     if (j->silu)
-        int8_linear<T, true><<<grid, PLAIN_THREADS, 0, s>>>(j->a->q, j->w->q, j->w->site.k_padded, r);
+        int8_linear<T, true><<<grid, PLAIN_THREADS, 0, s>>>(j->a->q, j->w->q, j->w->site.k_padded, j->w->n_padded, r);
     else
-        int8_linear<T, false><<<grid, PLAIN_THREADS, 0, s>>>(j->a->q, j->w->q, j->w->site.k_padded, r);
+        int8_linear<T, false><<<grid, PLAIN_THREADS, 0, s>>>(j->a->q, j->w->q, j->w->site.k_padded, j->w->n_padded, r);
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
@@ -234,11 +235,6 @@ static enum atom_status check_job(const struct atom_cuda_int8_linear *j, struct 
                          "rows of %d results, %zu apart: expected a multiple of 8, at 16-byte addresses", columns,
                          j->y_stride);
     return ATOM_OK;
-}
-
-extern "C" size_t atom_cuda_int8_workspace(const struct atom_cuda_int8_weights *w)
-{
-    return atom_cuda_opened()->major == 9 ? atom_cuda_int8_workspace_sm90(w) : 0;
 }
 
 extern "C" enum atom_status atom_cuda_int8_linear_run_plain(const struct atom_cuda_int8_linear *job, atom_cuda_stream s,

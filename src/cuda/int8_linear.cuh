@@ -7,24 +7,23 @@
 #include "cuda/floats.cuh"
 #include "cuda/int8_linear.h"
 
-/* Stacked rows in blocks of 64 by 128 channels, 8192 bytes one after the other, as s8 wgmma wants them in shared
+/* For each 128 channels all stacked rows, 128 bytes of each one after the other, as s8 wgmma wants them in shared
  * memory: the 16-byte unit u of row r lies at u ^ (r % 8). Past n and k are zeros. */
-enum { INT8_ROWS = 64, INT8_CHANNELS = 128, INT8_BLOCK_BYTES = INT8_ROWS * INT8_CHANNELS };
+enum { INT8_CHANNELS = 128, INT8_EDGE = 64 /* n_padded is a multiple */ };
 
 struct atom_cuda_int8_weights {
     struct atom_cuda_site site;
-    int n, n_blocks; /* rows; blocks of them */
+    int n, n_padded;
     bool by_turns;
-    int8_t *q;     /* [n_blocks][k_padded / 128][INT8_BLOCK_BYTES] */
+    int8_t *q;     /* [k_padded / 128][n_padded][128] */
     float *scales; /* [n] */
 };
 
 /* Where row r, channel c lies. */
-static __device__ __forceinline__ size_t int8_at(int k_padded, int r, int c)
+static __device__ __forceinline__ size_t int8_at(int n_padded, int r, int c)
 {
-    size_t block = (size_t)(r / INT8_ROWS) * (size_t)(k_padded / INT8_CHANNELS) + (size_t)(c / INT8_CHANNELS);
     int unit = c % INT8_CHANNELS / 16 ^ r % 8;
-    return block * INT8_BLOCK_BYTES + (size_t)(r % INT8_ROWS * INT8_CHANNELS + unit * 16 + c % 16);
+    return ((size_t)(c / INT8_CHANNELS) * (size_t)n_padded + (size_t)r) * INT8_CHANNELS + (size_t)(unit * 16 + c % 16);
 }
 
 /* Where results go. */
@@ -79,7 +78,6 @@ static __device__ __forceinline__ void put_one_silu(const struct int8_results &r
     from_float(silu(g, u), static_cast<T *>(r.y)[(size_t)tok * r.y_stride + (size_t)(row / 16 * 8 + row % 8)]);
 }
 
-size_t atom_cuda_int8_workspace_sm90(const struct atom_cuda_int8_weights *w);
 enum atom_status atom_cuda_int8_linear_sm90(const struct atom_cuda_int8_linear *job, atom_cuda_stream s,
                                             struct atom_error *err);
 

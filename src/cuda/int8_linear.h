@@ -42,13 +42,11 @@ struct atom_cuda_int8_linear {
     const float *bias; /* [n] or NULL */
     const void *add;   /* like y, may be y itself; NULL: none */
     bool silu;         /* of weights whose rows come by turns: y [n_tok, n/2] is silu(gate) * up */
-    void *workspace;   /* of at least atom_cuda_int8_workspace bytes, zeroed once when it was made */
 };
 
-size_t atom_cuda_int8_workspace(const struct atom_cuda_int8_weights *w);
 enum atom_status atom_cuda_int8_linear_run(const struct atom_cuda_int8_linear *job, atom_cuda_stream s,
                                            struct atom_error *err);
-/* By the kernel for devices before 9.0, which runs on every one: the same integers. Needs no workspace. */
+/* By the kernel for devices before 9.0, which runs on every one: the same integers. */
 enum atom_status atom_cuda_int8_linear_run_plain(const struct atom_cuda_int8_linear *job, atom_cuda_stream s,
                                                  struct atom_error *err);
 

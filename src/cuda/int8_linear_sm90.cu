@@ -1,38 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* INT8 linear on Hopper: s8 wgmma, both operands from shared memory.
  *
- * A block computes TOK tokens by ROWS rows. One warp brings 128 channels of both into a ring of stages, tokens by
+ * A block computes TOK tokens by up to ROWS rows. One warp brings 128 channels of both into a ring of stages, tokens by
  * tensor copies, weights as they were packed; two warpgroups multiply, each half of the tokens, or, where tokens are
  * few, half of the rows. Two blocks that form a cluster have the same rows: each brings half of them, for both.
  *
- * Blocks stay and share the tiles (tile_shares.cuh); tiles may be cut anywhere, as sums are integers. */
+ * Blocks stay and take tiles in turn. How many rows a tile has is chosen for the job, in eights, so that the last round
+ * of tiles is nearly full; with few tokens each multiprocessor then has one tile, as many bytes of weights as every
+ * other, and all of K. */
 #include "cuda/int8_linear.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/tensor_map.cuh"
-#include "cuda/tile_shares.cuh"
 #include "cuda/wgmma_more.cuh"
 
-enum { CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1), CHANNELS = 128 /* of a stage, a byte each */, FEW = 64 };
+enum { CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1), FEW = 64 /* tokens */ };
 
 template <int TOK, int ROWS, int CLUSTER> struct shape {
     enum {
         COLUMNS = TOK == FEW ? ROWS / 2 : ROWS, /* of a warpgroup's wgmma: its rows; its lines are 64 tokens */
-        SMEM_MAX = 220 * 1024,
-        ACT_BYTES = TOK * CHANNELS,
-        STAGE_BYTES = ACT_BYTES + ROWS * CHANNELS,
-        STAGES = SMEM_MAX / STAGE_BYTES < 8 ? SMEM_MAX / STAGE_BYTES : 8,
+        SMEM_MAX = 222 * 1024,
+        ACT_BYTES = TOK * INT8_CHANNELS,
+        STAGE_BYTES = ACT_BYTES + ROWS * INT8_CHANNELS,
+        STAGES = SMEM_MAX / STAGE_BYTES < 16 ? SMEM_MAX / STAGE_BYTES : 16,
         SMEM_BYTES = STAGES * STAGE_BYTES + 1024,
-        TILE_SUMS = TOK * ROWS,
     };
 };
 
 struct args {
     struct int8_results r;
+    enum atom_cuda_float type;
+    bool silu;
     const int8_t *weights;
-    struct tiles tiles; /* of clusters; a step is a stage */
-    struct meeting meeting;
-    int tok_tiles, n_blocks;
-    uint32_t act_bytes; /* that a stage's tokens take */
+    int steps, n_padded;        /* stages of a tile; rows of a step's weights */
+    int rows, tok_tiles, tiles; /* of a tile; tiles of clusters */
+    uint32_t act_bytes;         /* that a stage's tokens take */
 };
 
 struct ring {
@@ -55,69 +56,67 @@ template <int CLUSTER> static __device__ __forceinline__ int my_rank()
     return CLUSTER == 1 ? 0 : (int)cluster_rank();
 }
 
-/* The weights of a stage, 64 rows at a time; of a cluster's blocks, each brings its half of them. */
-template <int ROWS, int CLUSTER>
-static __device__ __forceinline__ void bring_weights(const struct args &a, int block0, int step, uint8_t *to,
-                                                     uint64_t *full)
+/* Rows of a tile from row0 on that there are, up to `most`. */
+static __device__ __forceinline__ int rows_at(const struct args &a, int row0, int most)
 {
-    enum { N_BYTES = INT8_BLOCK_BYTES / CLUSTER };
-    int at = my_rank<CLUSTER>() * N_BYTES;
-#pragma unroll
-    for (int b = 0; b < ROWS / INT8_ROWS; b++) {
-        const int8_t *from =
-            a.weights + ((size_t)(block0 + b) * (size_t)a.tiles.steps + (size_t)step) * INT8_BLOCK_BYTES;
-        if (block0 + b >= a.n_blocks)
-            break;
-        if constexpr (CLUSTER == 1)
-            bulk_copy(to + b * INT8_BLOCK_BYTES, from, N_BYTES, full);
-        else
-            bulk_copy(to + b * INT8_BLOCK_BYTES + at, from + at, N_BYTES, full, (1 << CLUSTER) - 1);
-    }
+    int left = a.n_padded - row0;
+    return left < most ? left < 0 ? 0 : left : most;
 }
 
 template <int TOK, int ROWS, int CLUSTER>
 static __device__ void produce(const struct args &a, const CUtensorMap *acts, struct ring r)
 {
     using S = shape<TOK, ROWS, CLUSTER>;
-    struct share w;
-    share_begin(a.tiles, blockIdx.x / CLUSTER, gridDim.x / CLUSTER, w);
-    while (share_next(a.tiles, w)) {
-        int tok0 = (w.tile % a.tok_tiles * CLUSTER + my_rank<CLUSTER>()) * TOK;
-        int block0 = w.tile / a.tok_tiles * (ROWS / INT8_ROWS), blocks = a.n_blocks - block0;
-        uint32_t weight_bytes = (uint32_t)(blocks < ROWS / INT8_ROWS ? blocks : ROWS / INT8_ROWS) * INT8_BLOCK_BYTES;
-        for (int step = w.from; step < w.to; step++, next<S>(r)) {
+    int rank = my_rank<CLUSTER>(), part = a.rows / CLUSTER;
+    for (int tile = blockIdx.x / CLUSTER; tile < a.tiles; tile += gridDim.x / CLUSTER) {
+        int tok0 = (tile % a.tok_tiles * CLUSTER + rank) * TOK, row0 = tile / a.tok_tiles * a.rows;
+        uint32_t both = (uint32_t)rows_at(a, row0, a.rows) * INT8_CHANNELS,
+                 mine = (uint32_t)rows_at(a, row0 + rank * part, part) * INT8_CHANNELS;
+        const int8_t *from = a.weights + (size_t)(row0 + rank * part) * INT8_CHANNELS;
+        for (int step = 0; step < a.steps; step++, next<S>(r), from += (size_t)a.n_padded * INT8_CHANNELS) {
             uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
             uint64_t *full = &r.full[r.stage];
             barrier_wait(&r.empty[r.stage], r.phase ^ 1);
-            barrier_arrive_expect(full, a.act_bytes + weight_bytes);
-            bring_weights<ROWS, CLUSTER>(a, block0, step, to + S::ACT_BYTES, full);
-            tensor_copy(to, acts, step * CHANNELS, tok0, full);
+            barrier_arrive_expect(full, a.act_bytes + both);
+            if constexpr (CLUSTER == 1)
+                bulk_copy(to + S::ACT_BYTES, from, mine, full);
+            else if (mine)
+                bulk_copy(to + S::ACT_BYTES + rank * part * INT8_CHANNELS, from, mine, full, (1 << CLUSTER) - 1);
+            tensor_copy(to, acts, step * INT8_CHANNELS, tok0, full);
         }
     }
 }
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
 
-/* What belongs to a warpgroup's rows, in shared memory: from global memory, every load would wait for the store before
- * it. */
-struct row_terms {
-    const float *scales, *bias; /* bias NULL: none */
+/* A warpgroup's part of a tile. Terms of its rows lie in shared memory: from global memory, every load would wait for
+ * the store before it. */
+struct part {
+    int tok, row0, end;         /* this lane's first token; rows */
+    const float *scales, *bias; /* of the rows from row0 on; bias NULL: none */
 };
 
 /* A token's two neighbouring sums, scaled, with bias. */
-static __device__ __forceinline__ float2 scaled(const struct row_terms &terms, int row, float s, int a, int b)
+static __device__ __forceinline__ float2 scaled(const struct part &p, int at, float s, int a, int b)
 {
-    float2 by = load2(terms.scales + row);
-    float2 v = make_float2(scale_sum(a, s, by.x), scale_sum(b, s, by.y));
-    if (terms.bias) {
-        float2 bias = load2(terms.bias + row);
+    float2 by = load2(p.scales + at), v = make_float2(scale_sum(a, s, by.x), scale_sum(b, s, by.y));
+    if (p.bias) {
+        float2 bias = load2(p.bias + at);
         v.x += bias.x;
         v.y += bias.y;
     }
     return v;
 }
 
-/* 32 results of a token, the pairs v[i] of lane q at columns 8i + 2q. */
+/* One of two neighbouring results, at a token's column. */
+template <class T> static __device__ __forceinline__ void put_one(const struct int8_results &r, size_t at, float v)
+{
+    if (r.add)
+        v += to_float(static_cast<const T *>(r.add)[at]);
+    from_float(v, static_cast<T *>(r.y)[at]);
+}
+
+/* 32 results of a token from `column` on, the pairs v[i] of lane q at 8i + 2q. */
 template <class T>
 static __device__ __forceinline__ void put_32(const struct int8_results &r, int tok, int column, float2 (&v)[4])
 {
@@ -147,126 +146,142 @@ static __device__ __forceinline__ void put_32(const struct int8_results &r, int 
     }
 }
 
-/* 32 rows of this lane's tokens tok and tok + 8, from row0 + at on. */
-template <class T>
-static __device__ __forceinline__ void put_rows(const struct int8_results &r, const struct row_terms &terms, int tok,
-                                                int row0, int at, const int *sums)
+/* Results 8i + 2q and one more of token tok, i of four: of rows, or by turns of 16. */
+template <bool SILU>
+static __device__ __forceinline__ float2 result_of(const struct part &p, int at, float s, const int *sums, int i)
 {
-    int q = threadIdx.x % 4;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int t = tok + 8 * h;
-        float s = t < r.n_tok ? r.tok_scales[t] : 0.0f;
-        if (row0 + at + 32 <= r.n) {
-            float2 v[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                v[i] = scaled(terms, at + 8 * i + 2 * q, s, sums[4 * i + 2 * h], sums[4 * i + 2 * h + 1]);
-            put_32<T>(r, t, row0 + at, v);
-        } else
-#pragma unroll
-            for (int e = 0; e < 8; e++)
-                put_one<T>(r, t, row0 + at + e / 2 * 8 + 2 * q + e % 2, sums[e / 2 * 4 + 2 * h + e % 2]);
-    }
+    if constexpr (!SILU)
+        return scaled(p, at + 8 * i, s, sums[4 * i], sums[4 * i + 1]);
+    float2 g = scaled(p, at + 16 * i, s, sums[8 * i], sums[8 * i + 1]);
+    float2 u = scaled(p, at + 16 * i + 8, s, sums[8 * i + 4], sums[8 * i + 5]);
+    return make_float2(silu(g.x, u.x), silu(g.y, u.y));
 }
 
-/* 64 rows by turns: 32 results. */
-template <class T>
-static __device__ __forceinline__ void put_turns(const struct int8_results &r, const struct row_terms &terms, int tok,
-                                                 int row0, int at, const int *sums)
+/* COUNT times eight results of this lane's tokens tok and tok + 8, from row0 + at on. */
+template <class T, bool SILU, int COUNT>
+static __device__ __forceinline__ void put_rows(const struct int8_results &r, const struct part &p, int at,
+                                                const int *sums)
 {
-    int q = threadIdx.x % 4;
+    enum { WIDTH = SILU ? 16 : 8 }; /* rows of eight results */
+    int q2 = threadIdx.x % 4 * 2;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        int t = tok + 8 * h;
-        float s = t < r.n_tok ? r.tok_scales[t] : 0.0f;
-        if (row0 + at + 64 <= r.n) {
-            float2 v[4];
+        int tok = p.tok + 8 * h, column = SILU ? (p.row0 + at) / 2 : p.row0 + at;
+        float s = tok < r.n_tok ? r.tok_scales[tok] : 0.0f;
+        float2 v[COUNT];
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int *pairs = sums + 8 * i + 2 * h;
-                float2 g = scaled(terms, at + 16 * i + 2 * q, s, pairs[0], pairs[1]);
-                float2 u = scaled(terms, at + 16 * i + 8 + 2 * q, s, pairs[4], pairs[5]);
-                v[i] = make_float2(silu(g.x, u.x), silu(g.y, u.y));
+        for (int i = 0; i < COUNT; i++)
+            v[i] = result_of<SILU>(p, at + q2, s, sums + 2 * h, i);
+        if constexpr (COUNT == 4)
+            if (p.row0 + at + 4 * WIDTH <= p.end) {
+                put_32<T>(r, tok, column, v);
+                continue;
             }
-            put_32<T>(r, t, (row0 + at) / 2, v);
-        } else
 #pragma unroll
-            for (int e = 0; e < 8; e++)
-                put_one_silu<T>(r, t, row0 + at + e / 2 * 16 + 2 * q + e % 2, sums[e / 2 * 8 + 2 * h + e % 2],
-                                sums[e / 2 * 8 + 4 + 2 * h + e % 2]);
+        for (int i = 0; i < COUNT; i++) {
+            int row = p.row0 + at + WIDTH * i + q2;
+            size_t to = (size_t)tok * r.y_stride + (size_t)(column + 8 * i + q2);
+            if (tok < r.n_tok && row < p.end)
+                put_one<T>(r, to, v[i].x);
+            if (tok < r.n_tok && row + 1 < p.end)
+                put_one<T>(r, to + 1, v[i].y);
+        }
     }
 }
 
 template <int COLUMNS, class T, bool SILU>
-static __device__ __forceinline__ void put_tile(const struct int8_results &r, int tok, int row0,
+static __device__ __forceinline__ void put_part(const struct int8_results &r, const struct part &p,
                                                 const int (&sums)[COLUMNS / 2])
 {
-    __shared__ float scales[CONSUMERS][COLUMNS], bias[CONSUMERS][COLUMNS];
+    enum { WIDE = SILU ? 64 : 32, NARROW = SILU ? 16 : 8, WHOLE = COLUMNS / WIDE * WIDE };
+#pragma unroll
+    for (int at = 0; at < WHOLE; at += WIDE)
+        put_rows<T, SILU, 4>(r, p, at, sums + at / 2);
+#pragma unroll
+    for (int at = WHOLE; at < COLUMNS; at += NARROW)
+        put_rows<T, SILU, 1>(r, p, at, sums + at / 2);
+}
+
+template <int COLUMNS, class T>
+static __device__ __forceinline__ void put_part(const struct args &a, const struct part &p,
+                                                const int (&sums)[COLUMNS / 2])
+{
+    if (a.silu)
+        put_part<COLUMNS, T, true>(a.r, p, sums);
+    else
+        put_part<COLUMNS, T, false>(a.r, p, sums);
+}
+
+template <int COLUMNS>
+static __device__ __forceinline__ void put_tile(const struct args &a, int tok, int row0, int end,
+                                                const int (&sums)[COLUMNS / 2])
+{
+    __shared__ __align__(8) float scales[CONSUMERS][COLUMNS], bias[CONSUMERS][COLUMNS];
     int group = threadIdx.x / 128 - 1;
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory"); /* the tile before is done with them */
-    for (int i = threadIdx.x % 128; i < COLUMNS && row0 + i < r.n; i += 128) {
-        scales[group][i] = r.row_scales[row0 + i];
-        bias[group][i] = r.bias ? r.bias[row0 + i] : 0.0f;
+    for (int i = threadIdx.x % 128; i < COLUMNS; i += 128) {
+        scales[group][i] = row0 + i < a.r.n ? a.r.row_scales[row0 + i] : 0.0f;
+        bias[group][i] = a.r.bias && row0 + i < a.r.n ? a.r.bias[row0 + i] : 0.0f;
     }
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
-    const struct row_terms terms = {scales[group], r.bias ? bias[group] : NULL};
-#pragma unroll
-    for (int at = 0; at < COLUMNS; at += SILU ? 64 : 32)
-        if constexpr (SILU)
-            put_turns<T>(r, terms, tok, row0, at, sums + at / 2);
-        else
-            put_rows<T>(r, terms, tok, row0, at, sums + at / 2);
+    const struct part p = {tok, row0, end < a.r.n ? end : a.r.n, scales[group], a.r.bias ? bias[group] : NULL};
+    if (a.type == ATOM_CUDA_F16)
+        put_part<COLUMNS, __half>(a, p, sums);
+    else if (a.type == ATOM_CUDA_BF16)
+        put_part<COLUMNS, __nv_bfloat16>(a, p, sums);
+    else
+        put_part<COLUMNS, float>(a, p, sums);
 }
 
 /* ---- multiplying ------------------------------------------------------------------------------------------------- */
 
-template <class S, int CLUSTER> static __device__ __forceinline__ void release(const struct ring &r, int stage)
+template <int CLUSTER> static __device__ __forceinline__ void release(const struct ring &r, int stage)
 {
     __syncwarp();
     if (threadIdx.x % 32 < CLUSTER) /* all blocks of the cluster write to it */
         barrier_arrive_remote(&r.empty[stage], threadIdx.x % 32);
 }
 
-template <int TOK, int ROWS, int CLUSTER, class T, bool SILU>
-static __device__ void multiply(const struct args &a, struct ring r)
+/* A tile's sums: one stage's products run while the next one's are being asked for. */
+template <class S, int CLUSTER>
+static __device__ __forceinline__ void sum_tile(struct ring &r, int steps, int act_at, int weight_at,
+                                                int (&sums)[S::COLUMNS / 2])
+{
+    int last = 0;
+    for (int step = 0; step < steps; step++, next<S>(r)) {
+        const uint8_t *stage = r.stages + (size_t)r.stage * S::STAGE_BYTES;
+        uint64_t acts = swizzled_descriptor(stage + act_at), weights = swizzled_descriptor(stage + weight_at);
+        barrier_wait(&r.full[r.stage], r.phase);
+        wgmma_fence();
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            wgmma_s8_smem<S::COLUMNS>::run(sums, acts + i * 2, weights + i * 2, i > 0 || step > 0);
+        wgmma_commit();
+        if (step > 0) {
+            wgmma_wait<1>();
+            release<CLUSTER>(r, last);
+        }
+        last = r.stage;
+    }
+    wgmma_wait<0>();
+    release<CLUSTER>(r, last);
+}
+
+template <int TOK, int ROWS, int CLUSTER> static __device__ void multiply(const struct args &a, struct ring r)
 {
     using S = shape<TOK, ROWS, CLUSTER>;
-    int group = threadIdx.x / 128 - 1;
+    int group = threadIdx.x / 128 - 1, at = TOK == FEW ? group * S::COLUMNS : 0;
     int line = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + (TOK == FEW ? 0 : group * 64);
-    int act_at = TOK == FEW ? 0 : group * 64 * CHANNELS;
-    int weight_at = S::ACT_BYTES + (TOK == FEW ? group * S::COLUMNS * CHANNELS : 0);
-    struct share w;
-    share_begin(a.tiles, blockIdx.x / CLUSTER, gridDim.x / CLUSTER, w);
-    while (share_next(a.tiles, w)) {
-        int sums[S::COLUMNS / 2], last = 0;
-        for (int step = w.from; step < w.to; step++, next<S>(r)) {
-            const uint8_t *stage = r.stages + (size_t)r.stage * S::STAGE_BYTES;
-            uint64_t acts = swizzled_descriptor(stage + act_at), weights = swizzled_descriptor(stage + weight_at);
-            barrier_wait(&r.full[r.stage], r.phase);
-            wgmma_fence();
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                wgmma_s8_smem<S::COLUMNS>::run(sums, acts + i * 2, weights + i * 2, i > 0 || step > w.from);
-            wgmma_commit();
-            if (step > w.from) {
-                wgmma_wait<1>();
-                release<S, CLUSTER>(r, last);
-            }
-            last = r.stage;
-        }
-        wgmma_wait<0>();
-        release<S, CLUSTER>(r, last);
-        int rank = my_rank<CLUSTER>(), tok = (w.tile % a.tok_tiles * CLUSTER + rank) * TOK + line;
-        int row0 = w.tile / a.tok_tiles * ROWS + (TOK == FEW ? group * S::COLUMNS : 0);
-        if (is_piece(a.tiles, w) && !meet(a.tiles, w, a.meeting, rank * CONSUMERS + group, 1 + group, tok < a.r.n_tok,
-                                          tok + 8 < a.r.n_tok, sums))
-            continue;
-        put_tile<S::COLUMNS, T, SILU>(a.r, tok, row0, sums);
+    int act_at = TOK == FEW ? 0 : group * 64 * INT8_CHANNELS;
+    for (int tile = blockIdx.x / CLUSTER; tile < a.tiles; tile += gridDim.x / CLUSTER) {
+        int sums[S::COLUMNS / 2];
+        sum_tile<S, CLUSTER>(r, a.steps, act_at, S::ACT_BYTES + at * INT8_CHANNELS, sums);
+        int tok = (tile % a.tok_tiles * CLUSTER + my_rank<CLUSTER>()) * TOK + line, row0 = tile / a.tok_tiles * a.rows;
+        put_tile<S::COLUMNS>(a, tok, row0 + at, row0 + a.rows, sums);
     }
 }
 
-template <int TOK, int ROWS, int CLUSTER, class T, bool SILU>
+template <int TOK, int ROWS, int CLUSTER>
 static __global__ void __launch_bounds__(THREADS, 1)
     int8_linear(const __grid_constant__ CUtensorMap acts, const struct args a)
 {
@@ -292,7 +307,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
             produce<TOK, ROWS, CLUSTER>(a, &acts, r);
     } else {
         registers_up<232>();
-        multiply<TOK, ROWS, CLUSTER, T, SILU>(a, r);
+        multiply<TOK, ROWS, CLUSTER>(a, r);
     }
     if (CLUSTER > 1)
         cluster_sync(); /* nobody leaves while the other may still write to its barriers */
@@ -300,137 +315,105 @@ static __global__ void __launch_bounds__(THREADS, 1)
 
 /* ---- launch ------------------------------------------------------------------------------------------------------ */
 
-/* How a job is cut. Cycles are estimates that only comparisons see. */
-struct cut {
-    int rows, cluster; /* of a block; blocks */
-    int tiles, tok_tiles, whole;
-    long long cycles;
-};
-
-enum {
-    ROUND_CYCLES = 2500 /* a tile's start and end */,
-    PARTS_CYCLES = 5000 /* gathering, and 40 a row of the tile */
-};
-
 static int up(int a, int b) { return (a + b - 1) / b; }
 
-static struct cut cut_by(const struct atom_cuda_int8_linear *j, int tok, int rows, int cluster)
-{
-    int clusters = atom_cuda_opened()->n_sm / cluster, n_kb = j->w->site.k_padded / CHANNELS;
-    struct cut c = {rows, cluster, 0, up(j->a->n_tok, tok * cluster), 0, 0};
-    c.tiles = c.tok_tiles * up(j->w->n, rows);
-    int rest = c.tiles % clusters, stage = 4 * rows + 40;
-    long long rounds = c.tiles / clusters * (long long)(n_kb * stage + ROUND_CYCLES);
-    long long uncut = rest ? n_kb * stage + ROUND_CYCLES : 0;
-    long long parts = rest ? (long long)rest * n_kb / clusters * stage + PARTS_CYCLES + 40 * rows : 0;
-    c.whole = parts < uncut ? c.tiles - rest : c.tiles;
-    c.cycles = rounds + (parts < uncut ? parts : uncut);
-    return c;
-}
-
-static struct cut cut_job(const struct atom_cuda_int8_linear *j)
-{
-    static const int rows[] = {128, 192, 256};
-    struct cut best = cut_by(j, 128, 128, j->a->n_tok > 128 ? 2 : 1);
-    if (j->a->n_tok <= FEW) {
-        best = cut_by(j, FEW, 128, 1);
-        best.whole = best.tiles / atom_cuda_opened()->n_sm * atom_cuda_opened()->n_sm;
-        return best;
-    }
-    for (int i = 1; i < 3 && j->a->n_tok > 128; i++) {
-        struct cut c = cut_by(j, 128, rows[i], 2);
-        best = c.cycles < best.cycles ? c : best;
-    }
-    return best;
-}
-
-/* Tiles that are cut are fewer than workers. */
-enum { ARRIVED_BYTES = 4096, PIECE_BYTES = 128 * 256 * sizeof(int) /* at most, of a block */ };
-
-size_t atom_cuda_int8_workspace_sm90(const struct atom_cuda_int8_weights *w)
-{
-    (void)w;
-    return ARRIVED_BYTES + (size_t)atom_cuda_opened()->n_sm * 2 * PIECE_BYTES;
-}
-
-template <int TOK, int ROWS, int CLUSTER, class T, bool SILU>
-static enum atom_status launch(const struct atom_cuda_int8_linear *j, const struct cut *c, atom_cuda_stream s,
+template <int TOK, int ROWS, int CLUSTER>
+static enum atom_status launch(const struct atom_cuda_int8_linear *j, int rows, atom_cuda_stream s,
                                struct atom_error *err)
 {
     using S = shape<TOK, ROWS, CLUSTER>;
-    int few = (j->a->n_tok + 7) / 8 * 8, box = TOK == FEW && few < FEW ? few : TOK, k = j->w->site.k_padded;
+    int few = up(j->a->n_tok, 8) * 8, box = TOK == FEW && few < FEW ? few : TOK, k = j->w->site.k_padded;
     const struct tensor_matrix acts = {
-        CU_TENSOR_MAP_DATA_TYPE_UINT8, j->a->q, k, j->a->tok_stride, (size_t)k, CHANNELS, box};
+        CU_TENSOR_MAP_DATA_TYPE_UINT8, j->a->q, k, j->a->tok_stride, (size_t)k, INT8_CHANNELS, box};
     CUtensorMap map;
     enum atom_status st = tensor_map(&acts, &map, err);
     st = st ? st
-            : atom_cuda_status(cudaFuncSetAttribute(int8_linear<TOK, ROWS, CLUSTER, T, SILU>,
+            : atom_cuda_status(cudaFuncSetAttribute(int8_linear<TOK, ROWS, CLUSTER>,
                                                     cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES),
                                "asking for shared memory", err);
     if (st)
         return st;
-    int clusters = atom_cuda_opened()->n_sm / CLUSTER;
-    if (c->whole == c->tiles && c->tiles < clusters)
-        clusters = c->tiles;
+    int tok_tiles = up(j->a->n_tok, TOK * CLUSTER), tiles = tok_tiles * up(j->w->n, rows);
     const struct args a = {
         .r = int8_results_of(j),
+        .type = j->type,
+        .silu = j->silu,
         .weights = j->w->q,
-        .tiles = {c->tiles, c->whole, k / CHANNELS},
-        .meeting = {CLUSTER * CONSUMERS, (int *)j->workspace, (uint8_t *)j->workspace + ARRIVED_BYTES},
-        .tok_tiles = c->tok_tiles,
-        .n_blocks = j->w->n_blocks,
-        .act_bytes = (uint32_t)(box * CHANNELS),
+        .steps = k / INT8_CHANNELS,
+        .n_padded = j->w->n_padded,
+        .rows = rows,
+        .tok_tiles = tok_tiles,
+        .tiles = tiles,
+        .act_bytes = (uint32_t)(box * INT8_CHANNELS),
     };
+    int clusters = atom_cuda_opened()->n_sm / CLUSTER;
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute cluster = {};
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim.x = CLUSTER;
     cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    config.gridDim = dim3((unsigned)(clusters * CLUSTER));
+    config.gridDim = dim3((unsigned)((tiles < clusters ? tiles : clusters) * CLUSTER));
     config.blockDim = dim3(THREADS);
     config.dynamicSmemBytes = S::SMEM_BYTES;
     config.stream = s;
     config.attrs = &cluster;
     config.numAttrs = 1;
-    return atom_cuda_status(cudaLaunchKernelEx(&config, int8_linear<TOK, ROWS, CLUSTER, T, SILU>, map, a),
+    return atom_cuda_status(cudaLaunchKernelEx(&config, int8_linear<TOK, ROWS, CLUSTER>, map, a),
                             "starting an INT8 linear", err);
 }
 
-template <class T, bool SILU>
-static enum atom_status launch(const struct atom_cuda_int8_linear *j, const struct cut *c, atom_cuda_stream s,
-                               struct atom_error *err)
+/* Kernels, each for tiles of up to so many rows. */
+typedef enum atom_status launch_fn(const struct atom_cuda_int8_linear *, int, atom_cuda_stream, struct atom_error *);
+struct config {
+    int tok, rows, cluster;
+    launch_fn *launch;
+};
+static const struct config configs[] = {
+    {FEW, 32, 1, launch<FEW, 32, 1>},   {FEW, 64, 1, launch<FEW, 64, 1>},   {FEW, 96, 1, launch<FEW, 96, 1>},
+    {FEW, 128, 1, launch<FEW, 128, 1>}, {FEW, 192, 1, launch<FEW, 192, 1>}, {FEW, 256, 1, launch<FEW, 256, 1>},
+    {128, 64, 1, launch<128, 64, 1>},   {128, 96, 1, launch<128, 96, 1>},   {128, 128, 1, launch<128, 128, 1>},
+    {128, 128, 2, launch<128, 128, 2>}, {128, 160, 2, launch<128, 160, 2>}, {128, 192, 2, launch<128, 192, 2>},
+    {128, 256, 2, launch<128, 256, 2>},
+};
+enum { N_CONFIGS = sizeof configs / sizeof *configs };
+
+/* Cycles of a job by tiles of so many rows; only comparisons see them. A stage takes what multiplying or what bringing
+ * it takes. */
+static long long cost_of(const struct atom_cuda_int8_linear *j, const struct config *c, int rows)
 {
-    if (j->a->n_tok <= FEW)
-        return launch<FEW, 128, 1, T, SILU>(j, c, s, err);
-    if (c->cluster == 1)
-        return launch<128, 128, 1, T, SILU>(j, c, s, err);
-    switch (c->rows) {
-    case 128:
-        return launch<128, 128, 2, T, SILU>(j, c, s, err);
-    case 192:
-        return launch<128, 192, 2, T, SILU>(j, c, s, err);
-    default:
-        return launch<128, 256, 2, T, SILU>(j, c, s, err);
-    }
+    enum { TILE_CYCLES = 3000 /* a tile's start and end */, BYTES_A_CYCLE = 32 };
+    int tiles = up(j->a->n_tok, c->tok * c->cluster) * up(j->w->n, rows);
+    int bring = (c->tok + rows / c->cluster) * INT8_CHANNELS / BYTES_A_CYCLE,
+        multiply = 4 * c->rows * c->tok / 128 + 60;
+    long long rounds = up(tiles, atom_cuda_opened()->n_sm / c->cluster);
+    return rounds *
+           (j->w->site.k_padded / INT8_CHANNELS * (long long)(bring > multiply ? bring : multiply) + TILE_CYCLES);
 }
 
-template <class T>
-static enum atom_status launch(const struct atom_cuda_int8_linear *j, const struct cut *c, atom_cuda_stream s,
-                               struct atom_error *err)
+static const struct config *choose(const struct atom_cuda_int8_linear *j, int *rows)
 {
-    return j->silu ? launch<T, true>(j, c, s, err) : launch<T, false>(j, c, s, err);
+    const struct config *best = NULL;
+    long long least = 0;
+    for (int i = 0; i < N_CONFIGS; i++) {
+        const struct config *c = &configs[i];
+        if ((c->tok == FEW) != (j->a->n_tok <= FEW) || (c->cluster == 2 && j->a->n_tok <= 128))
+            continue;
+        for (int r = c->rows; r > 0 && r > c->rows / 2; r -= 16) {
+            long long cost = cost_of(j, c, r);
+            if (!best || cost < least) {
+                best = c;
+                least = cost;
+                *rows = r;
+            }
+        }
+    }
+    return best;
 }
 
 enum atom_status atom_cuda_int8_linear_sm90(const struct atom_cuda_int8_linear *job, atom_cuda_stream s,
                                             struct atom_error *err)
 {
-    const struct cut c = cut_job(job);
-    switch (job->type) {
-    case ATOM_CUDA_F16:
-        return launch<__half>(job, &c, s, err);
-    case ATOM_CUDA_BF16:
-        return launch<__nv_bfloat16>(job, &c, s, err);
-    default:
-        return launch<float>(job, &c, s, err);
-    }
+    int rows = 0;
+    const struct config *c = choose(job, &rows);
+    return c->launch(job, rows, s, err);
 }
