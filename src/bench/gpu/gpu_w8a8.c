@@ -16,7 +16,7 @@ struct w8a8 {
     struct atom_cuda_site site;
     struct atom_gpu_acts acts;
     struct atom_cuda_int8_weights *w[ATOM_GPU_MAX_COPIES];
-    void *workspace, *y;
+    void *y;
 };
 
 static size_t acts_bytes(const struct atom_gpu_matrix *m, int n_tok)
@@ -49,7 +49,6 @@ static void close_w8a8(void *state)
     for (int i = 0; i < ATOM_GPU_MAX_COPIES; i++)
         atom_cuda_int8_weights_free(w->w[i]);
     atom_gpu_acts_close(&w->acts);
-    atom_cuda_free(w->workspace);
     free(w);
 }
 
@@ -70,8 +69,7 @@ static enum atom_status put_w8a8(void *state, int copy, atom_cuda_stream s, stru
                                               .a = &acts,
                                               .type = ATOM_CUDA_F16,
                                               .y = (uint16_t *)w->y + (size_t)copy * (size_t)acts.n_tok * stride,
-                                              .y_stride = stride,
-                                              .workspace = w->workspace};
+                                              .y_stride = stride};
     return atom_cuda_int8_linear_run(&job, s, err);
 }
 
@@ -79,13 +77,6 @@ static enum atom_status put_quantize(void *state, int copy, atom_cuda_stream s, 
 {
     (void)copy;
     return atom_gpu_acts_quantize(&((struct w8a8 *)state)->acts, s, err);
-}
-
-static enum atom_status make_workspace(struct w8a8 *w, struct atom_error *err)
-{
-    size_t n_bytes = atom_cuda_int8_workspace(w->w[0]);
-    enum atom_status st = atom_cuda_alloc(n_bytes, &w->workspace, err);
-    return st ? st : atom_cuda_fill(w->workspace, 0, n_bytes, err);
 }
 
 static enum atom_status open_w8a8(const struct atom_gpu_linear_ask *ask, struct atom_gpu_linear *out,
@@ -99,7 +90,6 @@ static enum atom_status open_w8a8(const struct atom_gpu_linear_ask *ask, struct 
     atom_cuda_site_init_whole(&w->site, w->m->k);
     enum atom_status st = make_weights(w, 0, err);
     st = st ? st : atom_gpu_acts_open(&w->site, 8, ask->max_tok, &w->acts, err);
-    st = st ? st : make_workspace(w, err);
     if (!st) {
         out->weight_bytes = (double)atom_cuda_int8_weights_bytes(w->w[0]);
         out->copies = atom_gpu_copies(out->weight_bytes);
