@@ -72,11 +72,12 @@ say  = $(if $(filter 0,$(V)),@printf '  %-4s %s\n' $1 $@)
 # ---- files ----
 
 LIB_SRC  := $(sort $(wildcard src/*/*.c src/kernels/*/*.c src/bench/*/*.c))
-CUDA_SRC := $(sort $(wildcard src/cuda/*.cu))
+CUDA_SRC := $(sort $(wildcard src/cuda/*.cu src/bench/gpu/*.cu))
+ABSENT   := $(wildcard src/cuda/absent.c src/bench/gpu/gpu_absent.c)
 ifeq ($(WITH_CUDA),1)
-LIB_SRC  := $(filter-out src/cuda/absent.c,$(LIB_SRC))
+LIB_SRC  := $(filter-out $(ABSENT),$(LIB_SRC))
 else
-LIB_SRC  := $(filter-out src/cuda/%.c,$(LIB_SRC)) $(wildcard src/cuda/absent.c)
+LIB_SRC  := $(filter-out src/cuda/%.c src/bench/gpu/%.c,$(LIB_SRC)) $(ABSENT)
 CUDA_SRC :=
 endif
 CLI_SRC  := $(sort $(wildcard cli/*.c server/*.c))

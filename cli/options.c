@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "options.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
@@ -8,16 +9,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *first_word(const char *usage, int *n)
+/* "quantize MODEL", "bench cpu [options]": the words in front that are meant as they stand. */
+static const char *name_of(const char *usage, int *n)
 {
     *n = (int)strcspn(usage, " ");
+    for (int end = *n; usage[end] == ' ' && islower((unsigned char)usage[end + 1]); *n = end) {
+        end += 1 + (int)strcspn(usage + end + 1, " ");
+        if (memchr(usage + *n, '|', (size_t)(end - *n)))
+            break;
+    }
     return usage;
 }
 
 int cli_usage(const struct cli_command *cmd, const char *fmt, ...)
 {
     int n;
-    const char *word = first_word(cmd->usage, &n);
+    const char *word = name_of(cmd->usage, &n);
     va_list ap;
     va_start(ap, fmt);
     fprintf(stderr, "atom %.*s: ", n, word);

@@ -116,7 +116,7 @@ def wrong_usage():
         for bad in ("", "x", "1,", "-1", "1,,2", "1 2", "9" * 30, ",".join("1" * 17)):
             bench(option, bad).expect(2, option)
     bench("--batch", 0).expect(2, "--batch")
-    bench("--shape", "9b").expect(1, "9b", "tiny, 1.1b, 7b, 8b")
+    bench("--shape", "9b").expect(1, "9b", "tiny, 1.1b, 7b, 13b, 70b, 8b")
     bench("--only", "all").expect(2, "--only")
     bench("--kv", 3).expect(2, "--kv")
     bench("--repeat", 0).expect(2, "--repeat")
@@ -170,6 +170,52 @@ def a_full_disk_leaves_nothing():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
     bench("--shape", "tiny", "--write", path("full"), before=small_files).expect(1, "full.partial/model-00001-of-00003.safetensors")
     assert not os.path.exists(path("full")) and not os.path.exists(path("full.partial"))
+
+
+def gpu(*args, **kw):
+    return atom("bench", "gpu", *args, **kw)
+
+
+@test
+def gpu_usage():
+    page = gpu("--help").expect(0).out.decode()
+    assert page.startswith("usage: atom bench gpu [options]") and "minute on an H100" in page, page
+    for bad in ("9b", "1x", "x1", "0x5", ""):
+        gpu("--shape", bad).expect(2, "there is no shape '%s'" % bad, "11008x4096", "atom bench gpu --help")
+    for bad in ("w2a2", "", "w4a4,", "fp16 "):
+        gpu("--schemes", bad).expect(2, "there is no scheme")
+    for bad in ("", "0", "x", "1,", "-1"):
+        gpu("--tokens", bad).expect(2, "--tokens")
+    gpu("--plot", path("p.svg"), "--only", "rows").expect(2, "--plot")
+    gpu("--only", "models").expect(2, "--only")
+    gpu("extra").expect(2, "too many arguments")
+
+
+@test
+def gpu_without_one():
+    r = shell("CUDA_VISIBLE_DEVICES= $ATOM bench gpu --shape 64x64 --json").expect(1, "CUDA")
+    assert r.out == b"" and r.err.startswith("atom: ") and r.err.count("\n") == 1, r
+
+
+@test
+def gpu_lines():
+    r = gpu("--shape", "tiny", "--shape", "100x77", "--tokens", "3,1", "--repeat", 3, "--json")
+    if r.rc == 1 and ("no CUDA" in r.err or "without CUDA" in r.err):
+        raise Skip(r.err.strip())
+    lines = r.expect(0).lines()
+    assert [l["name"] for l in lines if l["what"] == "ceiling"][:2] == ["read", "copy"], lines
+    for l in lines:
+        assert l["device"] and l["driver"] and l["cuda"] and l["compiler"], l
+    timed = [l for l in lines if l["what"] != "ceiling" and "median_us" in l]
+    for l in timed:
+        assert 0 < l["fastest_us"] <= l["median_us"] and l["checked"] > 0 and l["repeats"] == 3, l
+    linears = [l for l in timed if l["what"] == "linear"]
+    assert {l["shape"] for l in linears} >= {"100x77", "512x256", "1408x256"}, linears
+    assert [l["tokens"] for l in linears if l["shape"] == "100x77" and l["scheme"] == "w4a4"] == [1, 3], linears
+    assert {l["name"] for l in timed if l["what"] == "rows"} >= {"norm", "silu_mul"}, timed
+    page = gpu("--shape", "64x64", "--tokens", "1", "--repeat", 1).expect(0).out.decode()
+    assert "ceilings of this device" in page and "linear of 64 rows, 64 channels" in page, page
+    assert max(len(l) for l in page.splitlines()) <= 120, page
 
 
 @test

@@ -6,9 +6,13 @@ import re
 from clitest import *
 
 
-def options_of(command):
+# Words in front of options; each device of bench has its own.
+PAGES = [[c] for c in COMMANDS if c != "bench"] + [["bench", "cpu"], ["bench", "gpu"]]
+
+
+def options_of(words):
     """[(name, ARG or None)] as --help lists them."""
-    r = atom(command, "--help").expect(0)
+    r = atom(*words, "--help").expect(0)
     found = re.findall(r"^  (?:-\w,|   ) --([\w-]+)(?: (\S+))?", r.out.decode(), re.M)
     assert ("help", "this") in found or any(n == "help" for n, _ in found), found
     page = [(n, a or None) for n, a in found if n != "help"]
@@ -22,9 +26,10 @@ def help_of_every_command():
     page = atom("--help").expect(0).out.decode()
     for c in COMMANDS:
         assert c in page, c
+    for words in PAGES + [["bench"]]:
         for flag in ("--help", "-h"):
-            r = atom(c, flag).expect(0)
-            assert r.out.startswith(b"usage: atom " + c.encode()), r
+            r = atom(*words, flag).expect(0)
+            assert r.out.startswith(b"usage: atom " + " ".join(words).encode()), r
             assert r.err == "", r
             assert max(len(l) for l in r.out.decode().splitlines()) <= 120, r
 
@@ -70,22 +75,22 @@ def usage_errors_of_commands():
 def bad_values_of_every_option():
     numbers = {"N", "T", "B", "G", "O", "C", "R", "X", "P", "K", "S"}
     seen = 0
-    for c in COMMANDS:
+    for c in PAGES:
         for name, arg in options_of(c):
             seen += 1
             flag = "--" + name
             if arg is None:
-                atom(c, flag + "=1").expect(2, flag, "takes no value")
+                atom(*c, flag + "=1").expect(2, flag, "takes no value")
                 continue
-            atom(c, flag).expect(2, flag, "needs a value")
+            atom(*c, flag).expect(2, flag, "needs a value")
             if arg in numbers:
                 for bad in ("abc", "", "-1", "1x", "nan", "inf", "1e99", "0x", "--json"):
-                    atom(c, flag, bad).expect(2, flag, bad)
+                    atom(*c, flag, bad).expect(2, flag, bad)
                 if arg not in ("R", "X", "P"):
-                    atom(c, flag + "=1.5").expect(2, flag, "1.5")
+                    atom(*c, flag + "=1.5").expect(2, flag, "1.5")
             elif "|" in arg:
                 for bad in ("abc", "", arg, arg[:2]):
-                    atom(c, flag, bad).expect(2, flag)
+                    atom(*c, flag, bad).expect(2, flag)
     assert seen > 45, "only %d options were found" % seen
 
 

@@ -94,7 +94,7 @@ static void shapes(void **state)
     (void)state;
     const struct atom_shape *s;
     assert_int_equal(shape("7b")->intermediate, 11008);
-    assert_fails(atom_shape_find("9b", &s, &err), &err, ATOM_ERR_INVALID, "tiny, 1.1b, 7b, 8b");
+    assert_fails(atom_shape_find("9b", &s, &err), &err, ATOM_ERR_INVALID, "tiny, 1.1b, 7b, 13b, 70b, 8b");
     assert_int_equal(config("1.1b", 4, 4, 8).scheme.outliers, 128);
     assert_int_equal(config("tiny", 4, 4, 8).scheme.outliers, 64);
 }
