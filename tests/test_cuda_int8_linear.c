@@ -62,8 +62,12 @@ static void make_acts(struct problem *p)
             p->q[t * k + (size_t)c] = byte_of(p);
         p->tok_scales[t] = (int)t < p->n_tok ? 0.01f * (fabsf(unit()) + 0x1p-8f) : NAN;
     }
-    p->acts = (struct atom_cuda_acts){p->site, p->n_tok, p->tok_stride, on_device(p->q, stride * k),
-                                      on_device(p->tok_scales, stride * sizeof(float))};
+    p->acts = (struct atom_cuda_acts){.site = p->site,
+                                      .n_tok = p->n_tok,
+                                      .tok_stride = p->tok_stride,
+                                      .q = on_device(p->q, stride * k),
+                                      .scales = on_device(p->tok_scales, stride * sizeof(float)),
+                                      .bits = 8};
 }
 
 static void make_problem(struct problem *p, int k, int n, int n_tok)

@@ -301,7 +301,7 @@ template <int CLUSTER> static __device__ __forceinline__ void release(const stru
 {
     __syncwarp();
     if (threadIdx.x % 32 < CLUSTER) /* all blocks of the cluster write to it */
-        barrier_arrive_remote(&r.empty[stage], threadIdx.x % 32);
+        barrier_arrive_remote(&r.empty[stage], threadIdx.x % 32, CLUSTER);
 }
 
 /* A tile's sums: one stage's products run while the next one's are being asked for. */

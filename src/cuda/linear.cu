@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Linears: packing by a kernel, checks, and the choice of a kernel. */
 #include "cuda/linear.cuh"
+#include "cuda/scale_parts.cuh"
 #include "cuda/stacked.cuh"
 
 #include <stdlib.h>
@@ -21,6 +22,31 @@ extern "C" void atom_cuda_site_init_whole(struct atom_cuda_site *site, int k)
     atom_cuda_site_init(site, k, 0);
     site->whole = true;
     site->n_groups = site->n_scales = 1;
+}
+
+/* ---- scales ------------------------------------------------------------------------------------------------------ */
+
+static __global__ void cut(const float *scales, int n, int n_normal, float4 *parts)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n)
+        parts[i] = scale_parts(scales[i], i >= n_normal);
+}
+
+extern "C" enum atom_status atom_cuda_cut_scales(const struct atom_cuda_acts *a, atom_cuda_stream s,
+                                                 struct atom_error *err)
+{
+    const int THREADS = 256;
+    if (a->tok_stride < 1 || a->site.n_scales < 1 || (int64_t)a->tok_stride * a->site.n_scales > INT32_MAX - THREADS)
+        return atom_fail(err, ATOM_ERR_INVALID, "scales of %d tokens, %d each: expected 1 or more, and no 2^31 in all",
+                         a->tok_stride, a->site.n_scales);
+    if (!a->scales || !a->scale_parts || (uintptr_t)a->scale_parts % 16)
+        return atom_fail(err, ATOM_ERR_INVALID,
+                         "scales to cut have no place, or their parts one that is no 16-byte address");
+    int n = a->tok_stride * a->site.n_scales;
+    cut<<<(unsigned)((n + THREADS - 1) / THREADS), THREADS, 0, s>>>(a->scales, n, a->tok_stride * a->site.n_groups,
+                                                                    reinterpret_cast<float4 *>(a->scale_parts));
+    return atom_cuda_launched("cutting scales", err);
 }
 
 /* ---- forms ------------------------------------------------------------------------------------------------------- */

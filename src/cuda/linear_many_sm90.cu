@@ -93,7 +93,7 @@ template <bool NIBBLES> struct stored_rows {
     __half scales[2];
 };
 
-/* Of the ring's stage, once it is there. */
+/* Of the ring's stage, which is there. */
 template <int BN, bool NIBBLES>
 static __device__ __forceinline__ void fetch(const struct ring &r, struct stored_rows<NIBBLES> &p)
 {
@@ -102,7 +102,6 @@ static __device__ __forceinline__ void fetch(const struct ring &r, struct stored
                   *weights = at + group * (NIBBLES ? NIBBLE_BYTES / 2 : BYTE_BYTES / 2) + warp * 512 + lane * 16;
     const __half *scales = reinterpret_cast<const __half *>(at + (NIBBLES ? NIBBLE_BYTES : BYTE_BYTES)) + group * 64 +
                            warp * 16 + lane / 4;
-    barrier_wait(&r.full[r.stage], r.phase);
 #pragma unroll
     for (int i = 0; i < (NIBBLES ? 2 : 4); i++)
         p.weights[i] = *reinterpret_cast<const uint4 *>(weights + i * 2048);
@@ -185,6 +184,7 @@ static __device__ __forceinline__ void sum_runs(struct ring &r, float (&y)[BN / 
     struct rows_of_run w;
     struct half_tile<S::LOW> low;
     struct half_tile<S::HIGH> high;
+    barrier_wait(&r.full[r.stage], r.phase);
     fetch<BN, NIBBLES>(r, p);
     unpack_rows<BN, NIBBLES>(r, p, w);
     start(w, 0, low);
@@ -193,6 +193,8 @@ static __device__ __forceinline__ void sum_runs(struct ring &r, float (&y)[BN / 
     for (int i = 0; i < RUNS; i++) {
         struct ring done = r;
         next<S>(r);
+        if (i + 1 < RUNS)
+            barrier_wait(&r.full[r.stage], r.phase);
         wgmma_wait<1>();
         finish(0, low, y);
         wgmma_wait<0>();

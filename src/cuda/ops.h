@@ -51,6 +51,10 @@ struct atom_cuda_acts {
     float *scale_parts;
 };
 
+/* Fills scale_parts from scales of all tok_stride tokens, for whoever has those from elsewhere: quantizing (row_ops.h)
+ * leaves both. */
+enum atom_status atom_cuda_cut_scales(const struct atom_cuda_acts *a, atom_cuda_stream s, struct atom_error *err);
+
 /* ---- linear --------------------------------------------------------------------------------------------------------
  */
 

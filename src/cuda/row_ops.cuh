@@ -9,6 +9,7 @@
 #include "cuda/check.cuh"
 #include "cuda/float_rows.cuh"
 #include "cuda/row_ops.h"
+#include "cuda/scale_parts.cuh"
 
 enum { MAX_THREADS = 1024, MAX_CHUNKS = 2 /* of a thread, in registers */, MAX_WARPS = MAX_THREADS / 32, CHUNK = 16 };
 
@@ -211,14 +212,6 @@ static __device__ __forceinline__ void mark_bad(const row_args &a, int t)
 }
 
 /* A chunk of token t whose group's largest magnitude is m. */
-/* As ops.h has them. */
-static __device__ __forceinline__ float4 parts_of_scale(float s)
-{
-    float high = __uint_as_float(__float_as_uint(s) & 0xFFFFE000u), rest = s - high;
-    float mid = __uint_as_float(__float_as_uint(rest) & 0xFFFFE000u);
-    return make_float4(high, mid, rest - mid, 0.0f);
-}
-
 template <int N>
 static __device__ __forceinline__ void put_integers(const row_args &a, int t, int chunk, const float (&v)[N], float m)
 {
@@ -242,7 +235,7 @@ static __device__ __forceinline__ void put_integers(const row_args &a, int t, in
         size_t at = (size_t)scale * a.tok_stride + t;
         a.scales[at] = s;
         if (a.scale_parts)
-            reinterpret_cast<float4 *>(a.scale_parts)[at] = parts_of_scale(outlier ? s : s * 0.0625f);
+            reinterpret_cast<float4 *>(a.scale_parts)[at] = scale_parts(s, outlier);
     }
 }
 

@@ -150,7 +150,7 @@ static __device__ __forceinline__ void release(const struct ring &r, int stage)
 {
     __syncwarp();
     if (threadIdx.x % 32 < CLUSTER) /* both blocks of the cluster write to it */
-        barrier_arrive_remote(&r.empty[stage], threadIdx.x % 32);
+        barrier_arrive_remote(&r.empty[stage], threadIdx.x % 32, CLUSTER);
 }
 
 /* Steps from, to of a tile, weights scaled. Half a group is unpacked while the other multiplies; the gap between two

@@ -17,7 +17,8 @@ static enum atom_gpu_random kind_of(const struct atom_gpu_acts *a)
 
 size_t atom_gpu_acts_bytes(const struct atom_cuda_site *site, int n_tok)
 {
-    return (size_t)stride_of(n_tok) * ((size_t)site->k_padded + sizeof(float) * (size_t)site->n_scales);
+    return (size_t)stride_of(n_tok) *
+           ((size_t)site->k_padded + sizeof(float) * (size_t)site->n_scales * (site->whole ? 1 : 5));
 }
 
 enum atom_status atom_gpu_acts_open(const struct atom_cuda_site *site, int bits, int max_tok, struct atom_gpu_acts *out,
@@ -32,6 +33,10 @@ enum atom_status atom_gpu_acts_open(const struct atom_cuda_site *site, int bits,
     st = st ? st : atom_gpu_alloc_random(floats, ATOM_GPU_HALVES, SEED_X, &a->x, err);
     st = st ? st : atom_cuda_alloc(stride * row, &a->made_q, err);
     st = st ? st : atom_cuda_alloc(scales, &a->made_scales, err);
+    if (!site->whole) {
+        st = st ? st : atom_cuda_alloc(atom_gpu_pool(4 * scales), &a->parts, err);
+        st = st ? st : atom_cuda_alloc(4 * scales, &a->made_parts, err);
+    }
     if (st)
         atom_gpu_acts_close(a);
     return st;
@@ -39,31 +44,50 @@ enum atom_status atom_gpu_acts_open(const struct atom_cuda_site *site, int bits,
 
 void atom_gpu_acts_close(struct atom_gpu_acts *a)
 {
-    void *const device[] = {a->q, a->scales, a->x, a->made_q, a->made_scales};
+    void *const device[] = {a->q, a->scales, a->parts, a->x, a->made_q, a->made_scales, a->made_parts};
     for (size_t i = 0; i < sizeof device / sizeof device[0]; i++)
         atom_cuda_free(device[i]);
     memset(a, 0, sizeof *a);
 }
 
-void atom_gpu_acts_set(struct atom_gpu_acts *a, int n_tok)
+enum atom_status atom_gpu_acts_set(struct atom_gpu_acts *a, int n_tok, int copies, struct atom_error *err)
 {
+    enum atom_status st = ATOM_OK;
     a->n_tok = n_tok;
     a->tok_stride = stride_of(n_tok);
     a->q_bytes = (size_t)a->tok_stride * (size_t)a->site.k_padded;
     a->scale_count = (size_t)a->tok_stride * (size_t)a->site.n_scales;
+    for (int i = 0; i < copies && a->parts && !st; i++) {
+        const struct atom_cuda_acts acts = atom_gpu_acts_copy(a, i);
+        st = atom_cuda_cut_scales(&acts, NULL, err);
+    }
+    return st ? st : atom_cuda_stream_wait(NULL, err);
 }
 
 struct atom_cuda_acts atom_gpu_acts_copy(const struct atom_gpu_acts *a, int copy)
 {
-    return (struct atom_cuda_acts){a->site, a->n_tok, a->tok_stride, (int8_t *)a->q + (size_t)copy * a->q_bytes,
-                                   (float *)a->scales + (size_t)copy * a->scale_count};
+    size_t scales = (size_t)copy * a->scale_count;
+    return (struct atom_cuda_acts){.site = a->site,
+                                   .n_tok = a->n_tok,
+                                   .tok_stride = a->tok_stride,
+                                   .q = (int8_t *)a->q + (size_t)copy * a->q_bytes,
+                                   .scales = (float *)a->scales + scales,
+                                   .bits = a->bits,
+                                   .scale_parts = a->parts ? (float *)a->parts + 4 * scales : NULL};
 }
 
 enum atom_status atom_gpu_acts_quantize(const struct atom_gpu_acts *a, atom_cuda_stream s, struct atom_error *err)
 {
-    const struct atom_cuda_row_op job = {
-        .in = {ATOM_CUDA_F16, a->x, (size_t)a->site.k, a->n_tok, a->site.k},
-        .to = {.bits = a->bits, .clip = 0.9f, .acts = {a->site, a->n_tok, a->tok_stride, a->made_q, a->made_scales}}};
+    const struct atom_cuda_row_op job = {.in = {ATOM_CUDA_F16, a->x, (size_t)a->site.k, a->n_tok, a->site.k},
+                                         .to = {.bits = a->bits,
+                                                .clip = 0.9f,
+                                                .acts = {.site = a->site,
+                                                         .n_tok = a->n_tok,
+                                                         .tok_stride = a->tok_stride,
+                                                         .q = a->made_q,
+                                                         .scales = a->made_scales,
+                                                         .bits = a->bits,
+                                                         .scale_parts = a->made_parts}}};
     return atom_cuda_gather(&job, s, err);
 }
 

@@ -10,8 +10,9 @@
 struct atom_gpu_acts {
     struct atom_cuda_site site;
     int bits;
-    void *q, *scales;               /* pools */
-    void *x, *made_q, *made_scales; /* one set of rows, as if written just before, and what they are quantized to */
+    void *q, *scales, *parts; /* pools; parts NULL: a site with one scale */
+    void *x, *made_q, *made_scales,
+        *made_parts; /* one set of rows, as if written just before, and what they are quantized to */
     int n_tok, tok_stride;
     size_t q_bytes, scale_count; /* of one launch */
 };
@@ -22,7 +23,7 @@ enum atom_status atom_gpu_acts_open(const struct atom_cuda_site *site, int bits,
 void atom_gpu_acts_close(struct atom_gpu_acts *a);
 size_t atom_gpu_acts_bytes(const struct atom_cuda_site *site, int n_tok); /* of one launch */
 
-void atom_gpu_acts_set(struct atom_gpu_acts *a, int n_tok);
+enum atom_status atom_gpu_acts_set(struct atom_gpu_acts *a, int n_tok, int copies, struct atom_error *err);
 struct atom_cuda_acts atom_gpu_acts_copy(const struct atom_gpu_acts *a, int copy);
 enum atom_status atom_gpu_acts_quantize(const struct atom_gpu_acts *a, atom_cuda_stream s, struct atom_error *err);
 

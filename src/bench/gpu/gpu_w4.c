@@ -58,10 +58,7 @@ static enum atom_status make_workspace(struct w4 *w, int max_tok, struct atom_er
 static enum atom_status set_w4(void *state, int n_tok, int copies, struct atom_error *err)
 {
     struct w4 *w = state;
-    (void)copies;
-    (void)err;
-    atom_gpu_acts_set(&w->acts, n_tok);
-    return ATOM_OK;
+    return atom_gpu_acts_set(&w->acts, n_tok, copies, err);
 }
 
 static enum atom_status put_w4(void *state, int copy, atom_cuda_stream s, struct atom_error *err)
@@ -88,8 +85,8 @@ static enum atom_status put_quantize(void *state, int copy, atom_cuda_stream s, 
 /* A device without such a linear says so when one is run. */
 static enum atom_status try_one(struct w4 *w, struct atom_error *err)
 {
-    atom_gpu_acts_set(&w->acts, 1);
-    enum atom_status st = put_w4(w, 0, NULL, err);
+    enum atom_status st = atom_gpu_acts_set(&w->acts, 1, 1, err);
+    st = st ? st : put_w4(w, 0, NULL, err);
     return st ? st : atom_cuda_stream_wait(NULL, err);
 }
 

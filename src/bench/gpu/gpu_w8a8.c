@@ -54,10 +54,7 @@ static void close_w8a8(void *state)
 
 static enum atom_status set_w8a8(void *state, int n_tok, int copies, struct atom_error *err)
 {
-    (void)copies;
-    (void)err;
-    atom_gpu_acts_set(&((struct w8a8 *)state)->acts, n_tok);
-    return ATOM_OK;
+    return atom_gpu_acts_set(&((struct w8a8 *)state)->acts, n_tok, copies, err);
 }
 
 static enum atom_status put_w8a8(void *state, int copy, atom_cuda_stream s, struct atom_error *err)
