@@ -255,8 +255,7 @@ extern "C" int atom_cuda_linear_splits(const struct atom_cuda_weights *w, int n_
 
 extern "C" size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, int max_tok)
 {
-    (void)max_tok;
-    return is_sm90(w) ? atom_cuda_sm90_workspace(w) : atom_cuda_sm80_workspace(w);
+    return is_sm90(w) ? atom_cuda_sm90_workspace(w, max_tok) : atom_cuda_sm80_workspace(w);
 }
 
 static enum atom_status check_acts(const struct atom_cuda_linear *j, struct atom_error *err)

@@ -33,7 +33,7 @@ struct atom_cuda_weights {
     uint8_t *data;
 };
 
-size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w);
+size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w, int max_tok);
 int atom_cuda_sm90_splits(const struct atom_cuda_weights *w, int n_tok);
 enum atom_status atom_cuda_linear_sm90(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);
 

@@ -124,37 +124,6 @@ static __device__ __forceinline__ void consume(const uint8_t *stage, bool nibble
     promote<BN>(acc, reinterpret_cast<const float *>(stage + S::TOK_SCALE_AT) + lane % 4 * 2, s0, s1, y);
 }
 
-/* Leaves this split's sums in the workspace. True for the last split of the tile, which then has all of them added up
- * in order. */
-template <int BN> static __device__ bool gather_splits(const struct args &a, const struct item &it, float (&y)[BN / 2])
-{
-    __shared__ int last;
-    int t = threadIdx.x - 128;
-    float *mine = a.partials + ((size_t)it.row_tile * a.splits + it.split) * (BN / 2) * 256 + t;
-#pragma unroll
-    for (int e = 0; e < BN / 2; e++)
-        __stcg(mine + e * 256, y[e]);
-    asm volatile("bar.sync 3, 256;" ::: "memory");
-    if (t == 0)
-        last = add_acq_rel(&a.arrived[it.row_tile], 1) == a.splits - 1;
-    asm volatile("bar.sync 3, 256;" ::: "memory");
-    if (!last)
-        return false;
-    const float *from = a.partials + (size_t)it.row_tile * a.splits * (BN / 2) * 256 + t;
-#pragma unroll
-    for (int e = 0; e < BN / 2; e++)
-        y[e] = __ldcg(from + e * 256);
-    for (int split = 1; split < a.splits; split++) {
-        from += (BN / 2) * 256;
-#pragma unroll
-        for (int e = 0; e < BN / 2; e++)
-            y[e] += __ldcg(from + e * 256);
-    }
-    if (t == 0)
-        a.arrived[it.row_tile] = 0; /* as the next job wants it */
-    return true;
-}
-
 template <int BN, class T, bool SILU> static __device__ void multiply(const struct args &a, struct ring r)
 {
     using S = few_shape<BN>;
@@ -173,7 +142,7 @@ template <int BN, class T, bool SILU> static __device__ void multiply(const stru
             if (threadIdx.x % 32 == 0) /* this warp needs the stage no more */
                 barrier_arrive(&r.empty[r.stage]);
         }
-        if (a.splits > 1 && !gather_splits<BN>(a, it, y))
+        if (a.splits > 1 && !gather_splits<BN>(a, it.row_tile, it.split, y))
             continue;
         put_tile<BN, T, SILU>(a, it, it.row_tile * TILE_ROWS + group * 64 + warp * 16, y);
     }
@@ -224,7 +193,7 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     struct args a = atom_cuda_sm90_args(j);
     a.row_tiles = (j->w->n + TILE_ROWS - 1) / TILE_ROWS;
     a.tok_tiles = 1;
-    a.splits = atom_cuda_sm90_splits_for(j->w);
+    a.splits = atom_cuda_sm90_splits(j->w, j->a->n_tok);
     int items = a.row_tiles * a.splits, slots = atom_cuda_opened()->n_sm * S::BLOCKS;
     const struct early_grid grid = {dim3((unsigned)(items < slots ? items : slots)), THREADS, S::SMEM_BYTES};
     launch_early(linear<BN, T, SILU>, grid, s, map, a);

@@ -45,10 +45,14 @@ template <int BN> struct many_shape {
 template <int BN> static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
 {
     enum { CLUSTER = many_shape<BN>::CLUSTER };
-    if (i >= a.row_tiles / CLUSTER * a.tok_tiles)
+    if (i >= a.row_tiles / CLUSTER * a.tok_tiles * a.splits)
         return false;
+    it.split = i % a.splits;
+    i /= a.splits;
     it.row_tile = i / a.tok_tiles * CLUSTER + (int)cluster_rank();
     it.tok0 = i % a.tok_tiles * BN;
+    it.run0 = a.n_runs * it.split / a.splits;
+    it.run1 = a.n_runs * (it.split + 1) / a.splits;
     return true;
 }
 
@@ -60,10 +64,10 @@ template <int BN> static __device__ void produce(const struct args &a, const CUt
     int rank = (int)cluster_rank();
     struct item it;
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
-        const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes;
-        const float *parts = a.scale_parts + (size_t)it.tok0 * 4;
+        const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, it.run0);
         uint32_t part_bytes = (uint32_t)(a.tok_stride - it.tok0 < BN ? a.tok_stride - it.tok0 : BN) * 16;
-        for (int run = 0; run < a.n_runs; run++, next<S>(r)) {
+        for (int run = it.run0; run < it.run1; run++, next<S>(r)) {
+            int scale = run < a.n_groups ? run : a.n_groups; /* outliers have one for all runs */
             uint32_t w_bytes = run < a.n_groups ? NIBBLE_RUN_BYTES : BYTE_RUN_BYTES;
             uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
             barrier_wait(&r.empty[r.stage], r.phase ^ 1);
@@ -71,10 +75,9 @@ template <int BN> static __device__ void produce(const struct args &a, const CUt
             bulk_copy(to + S::WEIGHT_AT, w, w_bytes, &r.full[r.stage]);
             tensor_copy(to + rank * (S::ACT_BYTES / S::CLUSTER), map, run * ATOM_CUDA_RUN,
                         it.tok0 + rank * (BN / S::CLUSTER), &r.full[r.stage], (1 << S::CLUSTER) - 1);
-            bulk_copy(to + S::TOK_SCALE_AT, parts, part_bytes, &r.full[r.stage]);
+            bulk_copy(to + S::TOK_SCALE_AT, a.scale_parts + ((size_t)scale * a.tok_stride + it.tok0) * 4, part_bytes,
+                      &r.full[r.stage]);
             w += w_bytes;
-            if (run + 1 <= a.n_groups)
-                parts += (size_t)a.tok_stride * 4; /* outliers have one scale for all runs */
         }
     }
 }
@@ -93,7 +96,7 @@ template <bool NIBBLES> struct stored_rows {
     __half scales[2];
 };
 
-/* Of the ring's stage, which is there. */
+/* Of the ring's stage, once it is there. */
 template <int BN, bool NIBBLES>
 static __device__ __forceinline__ void fetch(const struct ring &r, struct stored_rows<NIBBLES> &p)
 {
@@ -102,6 +105,7 @@ static __device__ __forceinline__ void fetch(const struct ring &r, struct stored
                   *weights = at + group * (NIBBLES ? NIBBLE_BYTES / 2 : BYTE_BYTES / 2) + warp * 512 + lane * 16;
     const __half *scales = reinterpret_cast<const __half *>(at + (NIBBLES ? NIBBLE_BYTES : BYTE_BYTES)) + group * 64 +
                            warp * 16 + lane / 4;
+    barrier_wait(&r.full[r.stage], r.phase);
 #pragma unroll
     for (int i = 0; i < (NIBBLES ? 2 : 4); i++)
         p.weights[i] = *reinterpret_cast<const uint4 *>(weights + i * 2048);
@@ -184,7 +188,6 @@ static __device__ __forceinline__ void sum_runs(struct ring &r, float (&y)[BN / 
     struct rows_of_run w;
     struct half_tile<S::LOW> low;
     struct half_tile<S::HIGH> high;
-    barrier_wait(&r.full[r.stage], r.phase);
     fetch<BN, NIBBLES>(r, p);
     unpack_rows<BN, NIBBLES>(r, p, w);
     start(w, 0, low);
@@ -193,8 +196,6 @@ static __device__ __forceinline__ void sum_runs(struct ring &r, float (&y)[BN / 
     for (int i = 0; i < RUNS; i++) {
         struct ring done = r;
         next<S>(r);
-        if (i + 1 < RUNS)
-            barrier_wait(&r.full[r.stage], r.phase);
         wgmma_wait<1>();
         finish(0, low, y);
         wgmma_wait<0>();
@@ -211,19 +212,18 @@ static __device__ __forceinline__ void sum_runs(struct ring &r, float (&y)[BN / 
 }
 
 template <int BN>
-static __device__ __forceinline__ void sum_tile(const struct args &a, struct ring &r, float (&y)[BN / 2])
+static __device__ __forceinline__ void sum_tile(int nibbles, int bytes, struct ring &r, float (&y)[BN / 2])
 {
-    int run = a.n_groups;
 #pragma unroll
     for (int e = 0; e < BN / 2; e++)
         y[e] = 0.0f;
-    for (; run >= 4; run -= 4)
+    for (; nibbles >= 4; nibbles -= 4)
         sum_runs<BN, 4, true>(r, y);
-    if (run & 2)
+    if (nibbles & 2)
         sum_runs<BN, 2, true>(r, y);
-    if (run & 1)
+    if (nibbles & 1)
         sum_runs<BN, 1, true>(r, y);
-    for (run = a.n_groups; run < a.n_runs; run++)
+    for (; bytes > 0; bytes--)
         sum_runs<BN, 1, false>(r, y);
 }
 
@@ -343,9 +343,16 @@ static __device__ void multiply(const struct args &a, const struct maps &m, stru
     struct item it;
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
         float y[BN / 2];
-        if (!SILU && !DIRECT)
+        int nibbles = max(0, min(it.run1, a.n_groups) - it.run0);
+        if (!SILU && !DIRECT && a.splits == 1)
             bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
-        sum_tile<BN>(a, r, y);
+        sum_tile<BN>(nibbles, it.run1 - it.run0 - nibbles, r, y);
+        asm volatile("" : "+r"(i)); /* the item is found again: its registers were worth more */
+        item_at<BN>(a, i, it);
+        if (a.splits > 1 && !gather_splits<BN>(a, it.row_tile * a.tok_tiles + it.tok0 / BN, it.split, y))
+            continue;
+        if (!SILU && !DIRECT && a.splits > 1)
+            bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
         write_out<BN, T, SILU, DIRECT>(a, m, it, o, y);
     }
     if (speaks())
@@ -410,8 +417,8 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     struct args a = atom_cuda_sm90_args(j);
     a.row_tiles = j->w->n_tiles;
     a.tok_tiles = (j->a->n_tok + BN - 1) / BN;
-    a.splits = 1;
-    int items = a.row_tiles / S::CLUSTER * a.tok_tiles, slots = atom_cuda_opened()->n_sm / S::CLUSTER;
+    a.splits = atom_cuda_sm90_splits(j->w, j->a->n_tok);
+    int items = a.row_tiles / S::CLUSTER * a.tok_tiles * a.splits, slots = atom_cuda_opened()->n_sm / S::CLUSTER;
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute cluster = {};
     cluster.id = cudaLaunchAttributeClusterDimension;

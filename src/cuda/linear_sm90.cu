@@ -4,8 +4,6 @@
  * value. */
 #include "cuda/linear_sm90.cuh"
 
-enum { TILE_COST = 12 /* what a tile takes besides its tokens, in tokens */ };
-
 typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                            const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                            CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -73,7 +71,7 @@ enum atom_status atom_cuda_sm90_map_rows(const struct atom_cuda_linear *j, const
 
 /* Splits of a tile's runs when tokens are few: what makes the longest chain of runs on a multiprocessor shortest.
  * Depends on the weights alone, so that a token's result does not depend on its company. */
-int atom_cuda_sm90_splits_for(const struct atom_cuda_weights *w)
+static int splits_for_few(const struct atom_cuda_weights *w)
 {
     enum { RUN = 4, GATHER = 20 /* what adding up takes, in quarters of a run */ };
     int best = 1, least = 1 << 30, slots = 2 * atom_cuda_opened()->n_sm, tiles = (w->n + TILE_ROWS - 1) / TILE_ROWS;
@@ -88,14 +86,44 @@ int atom_cuda_sm90_splits_for(const struct atom_cuda_weights *w)
     return best;
 }
 
-int atom_cuda_sm90_splits(const struct atom_cuda_weights *w, int n_tok)
+/* The same for up to 256 tokens, in pairs of blocks: where rows are few and runs many, the two tiles of tokens leave
+ * most multiprocessors idle. Partial sums cost memory traffic, so that little to gain is not taken. */
+static int splits_for_medium(const struct atom_cuda_weights *w)
 {
-    return n_tok <= FEW ? atom_cuda_sm90_splits_for(w) : 1;
+    enum {
+        TOKEN_TILES = 2,
+        LOW = 4 /* runs that adding up takes at the least */,
+        PER_PAIR = 11 /* pairs of rows a run */
+    };
+    int best = 1, pairs = w->n_tiles / 2, slots = atom_cuda_opened()->n_sm / 2;
+    int whole = (pairs * TOKEN_TILES + slots - 1) / slots * w->site.n_runs, least = whole * 8 / 10;
+    for (int s = 2; s <= 4 && s <= w->site.n_runs && pairs * 2 * 4 <= MAX_SPLIT_TILES; s++) {
+        int waves = (pairs * TOKEN_TILES * s + slots - 1) / slots, runs = (w->site.n_runs + s - 1) / s;
+        int chain = waves * runs + LOW + pairs * s / PER_PAIR;
+        if (chain < least) {
+            least = chain;
+            best = s;
+        }
+    }
+    return best;
 }
 
-size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w)
+int atom_cuda_sm90_splits(const struct atom_cuda_weights *w, int n_tok)
 {
-    return ARRIVED_BYTES + (size_t)w->n_tiles * atom_cuda_sm90_splits_for(w) * FEW * TILE_ROWS * sizeof(float);
+    return n_tok <= FEW ? splits_for_few(w) : n_tok <= MEDIUM ? splits_for_medium(w) : 1;
+}
+
+static size_t partial_bytes(const struct atom_cuda_weights *w, int splits, int n_tok)
+{
+    return splits > 1 ? (size_t)w->n_tiles * splits * n_tok * TILE_ROWS * sizeof(float) : 0;
+}
+
+size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w, int max_tok)
+{
+    enum { TILES_OF_MEDIUM = 384 /* tokens of whole tiles that 256 may take */ };
+    size_t few = partial_bytes(w, splits_for_few(w), FEW);
+    size_t medium = max_tok > FEW ? partial_bytes(w, splits_for_medium(w), TILES_OF_MEDIUM) : 0;
+    return ARRIVED_BYTES + (few > medium ? few : medium);
 }
 
 struct args atom_cuda_sm90_args(const struct atom_cuda_linear *j)
@@ -119,17 +147,20 @@ struct args atom_cuda_sm90_args(const struct atom_cuda_linear *j)
     return a;
 }
 
-/* Tokens of a tile: whole waves of blocks, and not much more than is asked for. */
+/* Tokens of a tile: whole waves of blocks, and not much more than is asked for. What a run takes a tile, as measured:
+ * small ones wait for their own results most of the time. */
 static int tile_for(const struct atom_cuda_weights *w, int n_tok)
 {
-    static const int tiles[] = {64, 96, 128};
-    int best = 128, least = 1 << 30, pairs = atom_cuda_opened()->n_sm / 2;
+    static const struct {
+        int tokens, time;
+    } tiles[] = {{64, 83}, {96, 94}, {128, 100}};
+    int best = 128, least = 1 << 30, pairs = atom_cuda_opened()->n_sm / 2, splits = atom_cuda_sm90_splits(w, n_tok);
     for (int i = 0; i < 3; i++) {
-        int items = w->n_tiles / 2 * ((n_tok + tiles[i] - 1) / tiles[i]);
-        int cost = (items + pairs - 1) / pairs * (tiles[i] + TILE_COST);
+        int items = w->n_tiles / 2 * ((n_tok + tiles[i].tokens - 1) / tiles[i].tokens) * splits;
+        int cost = (items + pairs - 1) / pairs * tiles[i].time;
         if (cost <= least) {
             least = cost;
-            best = tiles[i];
+            best = tiles[i].tokens;
         }
     }
     return best;

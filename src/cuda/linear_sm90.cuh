@@ -10,7 +10,13 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-enum { CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1), FEW = 64 /* tokens, at most, of split work */, MAX_SPLITS = 16 };
+enum {
+    CONSUMERS = 2,
+    THREADS = 128 * (CONSUMERS + 1),
+    FEW = 64,
+    MEDIUM = 256 /* tokens, at most, whose runs may be split */,
+    MAX_SPLITS = 16
+};
 
 /* The workspace: a counter for each tile of rows, in front of partial sums, wherever linears of other sizes share it.
  */
@@ -23,8 +29,8 @@ struct args {
     int n, n_tok, tok_stride, n_groups, n_runs;
     int row_tiles, tok_tiles;
     int splits;
-    float *partials; /* [row tile][split][BN/2][256] */
-    int *arrived;    /* [row tile] */
+    float *partials; /* [tile][split][BN/2][256] */
+    int *arrived;    /* [tile] */
     void *y;
     const void *add;
     const float *bias;
@@ -184,6 +190,37 @@ static __device__ __forceinline__ void put_tile(const struct args &a, const stru
         put_plain<BN, T>(a, it, row0, y);
 }
 
+/* Leaves a split's sums of a tile in the workspace. True for the last split to come, which then has all of them added
+ * up in order. */
+template <int BN> static __device__ bool gather_splits(const struct args &a, int tile, int split, float (&y)[BN / 2])
+{
+    __shared__ int last;
+    int t = threadIdx.x - 128;
+    float *mine = a.partials + ((size_t)tile * a.splits + split) * (BN / 2) * 256 + t;
+#pragma unroll
+    for (int e = 0; e < BN / 2; e++)
+        __stcg(mine + e * 256, y[e]);
+    asm volatile("bar.sync 3, 256;" ::: "memory");
+    if (t == 0)
+        last = add_acq_rel(&a.arrived[tile], 1) == a.splits - 1;
+    asm volatile("bar.sync 3, 256;" ::: "memory");
+    if (!last)
+        return false;
+    const float *from = a.partials + (size_t)tile * a.splits * (BN / 2) * 256 + t;
+#pragma unroll
+    for (int e = 0; e < BN / 2; e++)
+        y[e] = __ldcg(from + e * 256);
+    for (int i = 1; i < a.splits; i++) {
+        from += (BN / 2) * 256;
+#pragma unroll
+        for (int e = 0; e < BN / 2; e++)
+            y[e] += __ldcg(from + e * 256);
+    }
+    if (t == 0)
+        a.arrived[tile] = 0; /* as the next job wants it */
+    return true;
+}
+
 /* Arguments that do not depend on the kernel. */
 struct args atom_cuda_sm90_args(const struct atom_cuda_linear *j);
 /* `rows` tokens a box of one run, swizzled by 128. */
@@ -192,7 +229,6 @@ enum atom_status atom_cuda_sm90_map(const struct atom_cuda_acts *a, int rows, CU
  * 64. Types of two bytes. */
 enum atom_status atom_cuda_sm90_map_rows(const struct atom_cuda_linear *j, const void *rows, int n_tok,
                                          CUtensorMap *map, struct atom_error *err);
-int atom_cuda_sm90_splits_for(const struct atom_cuda_weights *w);
 
 enum atom_status atom_cuda_linear_few(const struct atom_cuda_linear *job, int tile, atom_cuda_stream s,
                                       struct atom_error *err);

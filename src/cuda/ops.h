@@ -94,7 +94,8 @@ struct atom_cuda_linear {
 };
 
 /* How many parts the runs are cut in for that many tokens, part i from run n_runs*i/parts on: each is a chain of its
- * own, and y their sum in order. 1 from 65 tokens on, and never dependent on fewer. */
+ * own, and y their sum in order. Depends on the weights, and on whether there are
+ * up to 64, up to 256 or more tokens. */
 int atom_cuda_linear_splits(const struct atom_cuda_weights *w, int n_tok);
 size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, int max_tok);
 enum atom_status atom_cuda_linear_run(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);
