@@ -49,7 +49,7 @@ struct args {
     const uint8_t *weights;
     struct tiles tiles; /* of clusters; a step is a group */
     struct meeting meeting;
-    int tok_tiles;
+    int row_tiles, tok_tiles; /* of clusters */
     struct results r;
 };
 
@@ -68,9 +68,13 @@ template <int BN> static __device__ __forceinline__ void next(struct ring &r)
     }
 }
 
-static __device__ __forceinline__ int row_tile_of(const struct args &a, const struct share &w)
+/* First token and tile of 128 rows of this block's part of a tile. */
+template <int BN>
+static __device__ __forceinline__ void place_of(const struct args &a, const struct share &w, int &tok0, int &row_tile)
 {
-    return w.tile / a.tok_tiles * CLUSTER + (int)cluster_rank();
+    tile_place(w.tile, a.tok_tiles, a.row_tiles, tok0, row_tile);
+    tok0 *= BN;
+    row_tile = row_tile * CLUSTER + (int)cluster_rank();
 }
 
 template <int BN> static __device__ void produce(const struct args &a, const CUtensorMap *map, struct ring r)
@@ -80,9 +84,10 @@ template <int BN> static __device__ void produce(const struct args &a, const CUt
     struct share w;
     share_begin(a.tiles, blockIdx.x / CLUSTER, gridDim.x / CLUSTER, w);
     while (share_next(a.tiles, w)) {
-        const uint8_t *from =
-            a.weights + ((size_t)row_tile_of(a, w) * (size_t)a.tiles.steps + (size_t)w.from) * W4_GROUP_BYTES;
-        int rank = (int)cluster_rank(), tok0 = w.tile % a.tok_tiles * BN + rank * MINE;
+        int rank = (int)cluster_rank(), tok0, row_tile;
+        place_of<BN>(a, w, tok0, row_tile);
+        tok0 += rank * MINE;
+        const uint8_t *from = a.weights + ((size_t)row_tile * (size_t)a.tiles.steps + (size_t)w.from) * W4_GROUP_BYTES;
         for (int step = w.from; step < w.to; step++, next<BN>(r), from += W4_GROUP_BYTES) {
             uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
             uint64_t *full = &r.full[r.stage];
@@ -339,13 +344,13 @@ template <int BN, class X> static __device__ void multiply(const struct args &a,
             join_pairs<BN>(buffer, group, pair, y);
             if (pair == 1)
                 continue;
-            if (is_piece(a.tiles, w) &&
-                !meet(a.tiles, w, a.meeting, (int)cluster_rank() * 2 + group, 1 + group, true, true, y))
+            if (is_piece(a.tiles, w) && !meet(a.tiles, w, a.meeting, (int)cluster_rank() * 2 + group, 1 + group, y))
                 continue;
         } else
             sum_scaled<BN, X>(r, w, group, y);
-        put_tile<BN>(a.r, w.tile % a.tok_tiles * BN,
-                     row_tile_of(a, w) * W4_ROWS + group * 64 + threadIdx.x / 32 % 4 * 16, y);
+        int tok0, row_tile;
+        place_of<BN>(a, w, tok0, row_tile);
+        put_tile<BN>(a.r, tok0, row_tile * W4_ROWS + group * 64 + threadIdx.x / 32 % 4 * 16, y);
     }
 }
 
@@ -420,6 +425,7 @@ static enum atom_status launch(const struct atom_cuda_w4a16 *j, atom_cuda_stream
         .weights = j->w->data,
         .tiles = {count, BN <= FEW ? count / clusters * clusters : count, j->w->n_groups},
         .meeting = {CLUSTER * 2, (int *)j->workspace, (uint8_t *)j->workspace + ARRIVED_BYTES},
+        .row_tiles = j->w->n_tiles / CLUSTER,
         .tok_tiles = tok_tiles,
         .r = results_of(j),
     };
@@ -446,7 +452,7 @@ static int tile_for(const struct atom_cuda_w4a16 *j)
     enum { TILE_COST = 16 /* what a tile takes besides its tokens, in tokens */ };
     int best = 256, least = 1 << 30, clusters = atom_cuda_opened()->n_sm / CLUSTER;
     if (j->n_tok <= FEW)
-        return j->n_tok <= 16 ? 16 : j->n_tok <= 32 ? 32 : 64;
+        return j->n_tok <= 32 ? 32 : 64;
     for (int i = 0; i < 4; i++) {
         int count = j->w->n_tiles / CLUSTER * ((j->n_tok + tiles[i] - 1) / tiles[i]);
         int cost = (count + clusters - 1) / clusters * (tiles[i] + TILE_COST);
@@ -462,8 +468,6 @@ template <class X>
 static enum atom_status launch(const struct atom_cuda_w4a16 *j, atom_cuda_stream s, struct atom_error *err)
 {
     switch (tile_for(j)) {
-    case 16:
-        return launch<16, X>(j, s, err);
     case 32:
         return launch<32, X>(j, s, err);
     case 64:
