@@ -38,13 +38,14 @@ struct giver {
     int word;  /* lanes 0 to 7: of the unit that was read last */
 };
 
+/* The first read does not wait for n_items: units past the last hold anything, and are there. */
 PAGE_FN int read_word(const decode_args &a, int item, int n_items)
 {
-    int lane = threadIdx.x % 32;
-    if (item >= n_items || lane >= UNIT_WORDS)
-        return 0;
-    int word = reinterpret_cast<const int *>(a.space.units + item / a.kv_heads)[lane];
-    return lane == UNIT_WORDS - 1 ? item % a.kv_heads : word;
+    int lane = threadIdx.x % 32, at = item / a.kv_heads, word = 0;
+    if (at < a.space.max_units && lane < UNIT_WORDS)
+        word = reinterpret_cast<const int *>(a.space.units + at)[lane];
+    word = lane == UNIT_WORDS - 1 ? item - at * a.kv_heads : word;
+    return item < n_items ? word : 0;
 }
 
 PAGE_FN void put_word(queue &q, int k, int word)
