@@ -157,7 +157,7 @@ static __device__ float warp_max(float nonnegative)
 
 /* Scale, zero point and integers as atom_kv_quantize_fn finds them. */
 struct grid {
-    float scale;
+    float scale, inverse;
     int zero, top;
     __half stored;
 };
@@ -176,13 +176,24 @@ template <int N> static __device__ grid find_grid(const vector<N> &v, const shap
     float wide = __fdiv_rn(fmaxf(__fsub_rn(high, low), 1e-5f), (float)g.top);
     g.stored = __float2half_rn(fminf(wide, 65504.0f));
     g.scale = __half2float(g.stored);
+    g.inverse = __frcp_rn(g.scale);
     g.zero = __float2int_rn(fminf(__fdiv_rn(-low, g.scale), (float)g.top));
     return g;
 }
 
+/* x / scale as division rounds it, where it matters: from the rounded inverse, two corrections by exact remainders
+ * (Markstein, IBM J. Res. Dev. 34, 1990). Beyond 2048 scales the result is clamped anyway. */
+static __device__ float over_scale(float x, const grid &g)
+{
+    x = fminf(fmaxf(x, -2048.0f * g.scale), 2048.0f * g.scale);
+    float q = __fmul_rn(x, g.inverse);
+    q = __fmaf_rn(__fmaf_rn(-q, g.scale, x), g.inverse, q);
+    return __fmaf_rn(__fmaf_rn(-q, g.scale, x), g.inverse, q);
+}
+
 static __device__ int quantize(float x, const grid &g)
 {
-    float t = fminf(fmaxf(__fdiv_rn(x, g.scale), -1024.0f), 1024.0f);
+    float t = fminf(fmaxf(over_scale(x, g), -1024.0f), 1024.0f);
     return min(max(__float2int_rn(t) + g.zero, 0), g.top);
 }
 
@@ -236,83 +247,52 @@ static __device__ void put_integers(const vector<N> &v, const shape &s, bool key
 
 enum role { QUERY, KEY, VALUE };
 
-static __device__ enum role role_of(const shape &s, int head)
-{
-    return head < s.heads ? QUERY : head < s.heads + s.kv_heads ? KEY : VALUE;
-}
-
-/* Where a row's keys and values go. */
-struct target {
-    uint8_t *page;
-    int slot, row;
-};
-
 template <int WIDE, int N>
-static __device__ void put(const vector<N> &v, const store_args &a, const target &t, int head)
+static __device__ void put(const vector<N> &v, const store_args &a, enum role role, int head, int row)
 {
-    bool keys = role_of(a.s, head) == KEY, fine = is_finite(v, a.s.bits == 16);
-    uint8_t *to = t.page + (size_t)(2 * ((head - a.s.heads) % a.s.kv_heads) + !keys) * a.s.half_bytes;
+    const struct atom_cuda_seq *seq = &a.step.seqs[a.step.seq_of[row]];
+    int pos = seq->pos0 + row - seq->first_tok;
+    int page = a.step.tables[(size_t)a.step.seq_of[row] * a.step.max_pages + pos / PAGE];
+    uint8_t *to = a.pages + (size_t)page * a.s.page_bytes + (size_t)(2 * head + (role == VALUE)) * a.s.half_bytes;
+    bool fine = is_finite(v, a.s.bits == 16);
     if (a.s.bits == 16)
-        put_half<WIDE>(v, a.s, keys, t.slot, fine, to);
+        put_half<WIDE>(v, a.s, role == KEY, pos % PAGE, fine, to);
     else if (a.s.bits == 8)
-        put_integers<WIDE, 8>(v, a.s, keys, t.slot, fine, to);
+        put_integers<WIDE, 8>(v, a.s, role == KEY, pos % PAGE, fine, to);
     else
-        put_integers<WIDE, 4>(v, a.s, keys, t.slot, fine, to);
+        put_integers<WIDE, 4>(v, a.s, role == KEY, pos % PAGE, fine, to);
     if (!fine && threadIdx.x % 32 == 0)
-        atomicCAS(a.bad + t.row, 0, a.where);
+        atomicCAS(a.bad + row, 0, a.where);
 }
 
-template <class T, int N> static __device__ vector<N> read_vector(const T *x, const shape &s, int head)
+template <class T, int WIDE> static __global__ void __launch_bounds__(STORE_WARPS * 32) store(const store_args a)
 {
-    int lane = threadIdx.x % 32, half = s.head_dim / 2;
-    bool value = role_of(s, head) == VALUE;
+    constexpr int N = (WIDE + 63) / 64;
+    extern __shared__ float scratch[];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.y, half = a.s.head_dim / 2;
+    int head = blockIdx.x * STORE_WARPS + warp, seq = a.step.seq_of[row];
+    if (head >= a.s.heads + 2 * a.s.kv_heads || seq < 0)
+        return;
+    T *x = (T *)a.qkv + (size_t)row * a.stride + (size_t)head * a.s.head_dim;
+    enum role role = head < a.s.heads ? QUERY : head < a.s.heads + a.s.kv_heads ? KEY : VALUE;
+    int step = role == VALUE ? 2 : 1, apart = role == VALUE ? 1 : half;
     vector<N> v;
 #pragma unroll
     for (int j = 0; j < 2 * N; j++) {
         int i = lane + j / 2 * 32;
-        v.x[j / 2][j % 2] = i < half ? to_float(x[value ? 2 * i + j % 2 : i + j % 2 * half]) : 0.0f;
+        v.x[j / 2][j % 2] = i < half ? to_float(x[i * step + j % 2 * apart]) : 0.0f;
     }
-    return v;
-}
-
-template <class T, int N> static __device__ void write_query(const vector<N> &v, T *x, int half)
-{
-    int lane = threadIdx.x % 32;
+    const struct atom_cuda_seq *of = &a.step.seqs[seq];
+    if (role == QUERY || (role == KEY && a.s.rope_keys))
+        rope(v, a.turns + (size_t)(of->pos0 + row - of->first_tok) * half, half);
+    if (role == VALUE ? a.s.rotate_v : a.s.rotate_qk)
+        rotate(v, a.s, role == VALUE, scratch + warp * a.s.head_dim);
+    if (role != QUERY)
+        return put<WIDE>(v, a, role, (head - a.s.heads) % a.s.kv_heads, row);
 #pragma unroll
     for (int j = 0; j < 2 * N; j++)
         if (lane + j / 2 * 32 < half)
             x[lane + j / 2 * 32 + j % 2 * half] = from_float<T>(v.x[j / 2][j % 2]);
-}
-
-/* A warp takes `each` heads of a row, the next one's numbers on their way while it works on one. */
-template <class T, int WIDE>
-static __global__ void __launch_bounds__(STORE_WARPS * 32) store(const store_args a, int each)
-{
-    constexpr int N = (WIDE + 63) / 64;
-    extern __shared__ float scratch[];
-    int warp = threadIdx.x / 32, row = blockIdx.y, half = a.s.head_dim / 2, seq = a.step.seq_of[row];
-    int head = (int)(blockIdx.x * STORE_WARPS + warp) * each, end = min(head + each, a.s.heads + 2 * a.s.kv_heads);
-    if (head >= end || seq < 0)
-        return;
-    T *x = (T *)a.qkv + (size_t)row * a.stride;
-    vector<N> next = read_vector<T, N>(x + (size_t)head * a.s.head_dim, a.s, head);
-    const struct atom_cuda_seq *of = &a.step.seqs[seq];
-    int pos = of->pos0 + row - of->first_tok, page = a.step.tables[(size_t)seq * a.step.max_pages + pos / PAGE];
-    const target to = {a.pages + (size_t)page * a.s.page_bytes, pos % PAGE, row};
-    for (; head < end; head++) {
-        vector<N> v = next;
-        enum role role = role_of(a.s, head);
-        if (head + 1 < end)
-            next = read_vector<T, N>(x + (size_t)(head + 1) * a.s.head_dim, a.s, head + 1);
-        if (role == QUERY || (role == KEY && a.s.rope_keys))
-            rope(v, a.turns + (size_t)pos * half, half);
-        if (role == VALUE ? a.s.rotate_v : a.s.rotate_qk)
-            rotate(v, a.s, role == VALUE, scratch + warp * a.s.head_dim);
-        if (role == QUERY)
-            write_query(v, x + (size_t)head * a.s.head_dim, half);
-        else
-            put<WIDE>(v, a, to, head);
-    }
 }
 
 static shape shape_of(const struct atom_cuda_kv *kv)
@@ -333,19 +313,17 @@ static shape shape_of(const struct atom_cuda_kv *kv)
 
 template <class T> static void launch_store(const store_args &a, cudaStream_t s)
 {
-    /* Where rows are many, warps are, and finding the row is better done once for several heads. */
-    int heads = a.s.heads + 2 * a.s.kv_heads, each = a.step.max_tok >= 512 ? 8 : 1;
-    int warps = (heads + each - 1) / each;
-    dim3 grid((unsigned)((warps + STORE_WARPS - 1) / STORE_WARPS), (unsigned)a.step.max_tok);
+    int heads = a.s.heads + 2 * a.s.kv_heads;
+    dim3 grid((unsigned)((heads + STORE_WARPS - 1) / STORE_WARPS), (unsigned)a.step.max_tok);
     size_t scratch = a.s.rotate_qk || a.s.rotate_v ? (size_t)(STORE_WARPS * a.s.head_dim) * sizeof(float) : 0;
     if (a.s.wide == 64)
-        store<T, 64><<<grid, STORE_WARPS * 32, scratch, s>>>(a, each);
+        store<T, 64><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
     else if (a.s.wide == 96)
-        store<T, 96><<<grid, STORE_WARPS * 32, scratch, s>>>(a, each);
+        store<T, 96><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
     else if (a.s.wide == 128)
-        store<T, 128><<<grid, STORE_WARPS * 32, scratch, s>>>(a, each);
+        store<T, 128><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
     else
-        store<T, 256><<<grid, STORE_WARPS * 32, scratch, s>>>(a, each);
+        store<T, 256><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
 }
 
 extern "C" enum atom_status atom_cuda_store_run(const struct atom_cuda_store *job, atom_cuda_stream s,
