@@ -127,7 +127,7 @@ template <class D> struct rows {
     int limit[2]; /* positions that are seen */
     float o[D::tiles][4];
     int n, shift, run;
-    int mine; /* page of the run that this lane's first column is for */
+    int mine; /* page of the run that this lane's sums are for */
 };
 
 static constexpr float TOO_MUCH = 1024.0f, NOTHING_YET = -1e30f;
@@ -184,9 +184,9 @@ PAGE_FN void page_products(float (&sum)[4], const uint8_t *keys, const rows<D> &
         sum[i] += other[i];
 }
 
-/* Sums to scores of a page whose first position is first_pos, for columns that see it. */
+/* Sums to scores of a page whose first position is first_pos, for lanes that see it. */
 template <class D>
-PAGE_FN void page_scores(float (&score)[4], const uint8_t *keys, int first_pos, const bool (&sees)[2], const rows<D> &r)
+PAGE_FN void page_scores(float (&score)[4], const uint8_t *keys, int first_pos, bool sees, const rows<D> &r)
 {
     int g = threadIdx.x % 32 / 4;
     page_scales k = load_scales<D>(keys, g);
@@ -195,15 +195,13 @@ PAGE_FN void page_scores(float (&score)[4], const uint8_t *keys, int first_pos, 
         float x = score[i] * r.c[i % 2];
         if (D::integers && !D::pre)
             x = fmaf(-k.z[i / 2], r.cz[i % 2], x);
-        score[i] = sees[i % 2] && first_pos + g + i / 2 * 8 < r.limit[i % 2] ? x * k.s[i / 2] : -INFINITY;
+        score[i] = sees && first_pos + g + i / 2 * 8 < r.limit[i % 2] ? x * k.s[i / 2] : -INFINITY;
     }
 }
 
 /* The largest score of a column, counted with its value's scale, over the warp's positions and the columns of a row. */
 PAGE_FN void column_max(float (&top)[2], int shift)
 {
-    if (shift == 0)
-        top[0] = top[1] = fmaxf(top[0], top[1]);
 #pragma unroll
     for (int j = 0; j < 2; j++) {
 #pragma unroll
@@ -284,11 +282,10 @@ template <class D> PAGE_FN void page_values(const uint8_t *values, rows<D> &r, u
 /* Page u of a run, from first_pos on. */
 template <class D> PAGE_FN void attend_page(const uint8_t *page, int first_pos, int u, rows<D> &r, const uint4 *turns)
 {
-    const bool sees[2] = {r.mine == u, r.mine + (r.shift == 0) == u};
     float score[4];
     uint32_t b[2];
     page_products(score, page, r, turns);
-    page_scores(score, page, first_pos, sees, r);
+    page_scores(score, page, first_pos, r.mine == u, r);
     page_weights(score, load_scales<D>(page + D::half, (int)(threadIdx.x % 32 / 4)), r, b);
     page_values(page + D::half, r, b[0], b[1]);
 }
@@ -299,7 +296,7 @@ PAGE_FN void attend_two(const uint8_t *page, const uint8_t *next, int first_pos,
                         const uint4 *turns)
 {
     int lane = threadIdx.x % 32;
-    const bool second = r.mine == u + 1, sees = second || r.mine == u, gives_second = lane / 4 >> r.shift == u + 1;
+    bool second = r.mine == u + 1, gives_second = lane / 4 >> r.shift == u + 1;
     const uint8_t *my_page = second ? next : page;
     float score[4], other[4];
     uint32_t b[2];
@@ -308,7 +305,7 @@ PAGE_FN void attend_two(const uint8_t *page, const uint8_t *next, int first_pos,
 #pragma unroll
     for (int i = 0; i < 4; i++)
         score[i] = second ? other[i] : score[i];
-    page_scores(score, my_page, second ? next_pos : first_pos, {sees, sees}, r);
+    page_scores(score, my_page, second ? next_pos : first_pos, second || r.mine == u, r);
     page_weights(score, load_scales<D>(my_page + D::half, lane / 4), r, b);
     page_values(page + D::half, r, gives_second ? 0 : b[0], gives_second ? 0 : b[1]);
     page_values(next + D::half, r, gives_second ? b[0] : 0, gives_second ? b[1] : 0);

@@ -146,7 +146,7 @@ template <class D> PAGE_FN void sum_queries(const rows<D> &r, float (&total)[2])
 template <class D> PAGE_FN void arrange_rows(rows<D> &r, int n)
 {
     r.n = n;
-    r.shift = D::pre && n == 1 ? 0 : n <= 2 ? 1 : n <= 4 ? 2 : 3; /* two pages at a time want a lane's columns in one */
+    r.shift = n <= 2 ? 1 : n <= 4 ? 2 : 3;
     r.run = TILE_ROWS >> r.shift;
     if (!D::pre)
         r.run = D::two ? min(r.run, 2) : 1;

@@ -34,14 +34,7 @@ template <class D> PAGE_FN void fold_rows(rows<D> &r)
             r.sum[j] = with_lane(r.sum[j], by);
             r.zeros[j] = with_lane(r.zeros[j], by);
         }
-    if (r.shift == 0) { /* one row in eight columns */
-        r.sum[0] += r.sum[1];
-        r.zeros[0] += r.zeros[1];
-#pragma unroll
-        for (int t = 0; t < D::tiles; t++)
-            r.o[t][0] += r.o[t][1], r.o[t][2] += r.o[t][3];
-    }
-    if (r.run > 1 && r.shift <= 1)
+    if (r.run > 1 && r.shift == 1)
         fold_columns(r, 1);
     if (r.run > 2 || (r.run == 2 && r.shift == 2))
         fold_columns(r, 2);
