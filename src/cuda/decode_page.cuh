@@ -18,6 +18,10 @@ template <int WIDE, int BITS, bool PRE> struct decode_dims {
     static constexpr bool pre = PRE, integers = BITS != 16;
     static constexpr int key_n = key_words(WIDE, BITS), value_n = value_words(WIDE, BITS);
     static constexpr int half = half_bytes(WIDE, BITS), data = data_bytes(WIDE, BITS), page = 2 * half;
+    static constexpr int warps = page > 8192 ? 1 : page > 4500 ? 2 : 4;  /* of a block */
+    static constexpr int stages = page < 2200 ? 6 : page < 4500 ? 4 : 3; /* pages of a warp's ring */
+    static constexpr bool two = stages >= 4 && !PRE;                     /* pages at a time */
+    static constexpr int ahead = stages - (two ? 2 : 1);                 /* that are on their way or there */
 };
 
 /* ---- unpacking --------------------------------------------------------------------------------------------------- */
@@ -64,18 +68,41 @@ template <class D> PAGE_FN void value_tile(const uint32_t (&w)[D::value_n], int 
 PAGE_FN __half2 as_half2(uint32_t x) { return *reinterpret_cast<__half2 *>(&x); }
 PAGE_FN uint32_t as_bits(__half2 x) { return *reinterpret_cast<uint32_t *>(&x); }
 
-/* q - zero of two keys' halves, exactly: in the low bits of 1024 a number counts one. */
-template <class D> PAGE_FN void minus_zero(uint32_t &first, uint32_t &second, __half2 zero)
+/* (x & MASK) | bits, in one instruction: constants that are all immediates would make it two. */
+template <uint32_t MASK> PAGE_FN uint32_t and_or(uint32_t x, uint32_t bits)
 {
-    const __half2 big = __float2half2_rn(1024.0f);
-    if (!D::integers)
-        return;
-    first = as_bits(__hsub2(as_half2(first | 0x64006400u), __hadd2(big, zero)));
-    if (D::bits == 8)
-        second = as_bits(__hsub2(as_half2(second | 0x64006400u), __hadd2(big, zero)));
-    else
-        second = as_bits(__hfma2(as_half2(second | 0x64006400u), __float2half2_rn(0.0625f),
-                                 __hneg2(__hadd2(__float2half2_rn(64.0f), zero))));
+    uint32_t y;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(y) : "r"(x), "n"(MASK), "r"(bits));
+    return y;
+}
+
+/* Zero points as halves that q - zero is found with, exactly: in the low bits of 1024 a number counts one, four bits up
+ * in those of 64. */
+struct key_zero {
+    __half2 low, high;
+};
+
+template <class D> PAGE_FN key_zero key_zero_of(uint32_t tail)
+{
+    uint32_t z = tail >> 16, low = z | 0x6400u, high = D::bits == 4 ? z << 4 | 0x5400u : low;
+    return {as_half2(low | low << 16), as_half2(high | high << 16)};
+}
+
+/* q - zero of pairs 2m, 2m+1 of a unit. */
+template <class D>
+PAGE_FN void key_numbers(const uint32_t (&w)[D::key_n], int m, const key_zero &z, uint32_t &first, uint32_t &second)
+{
+    const uint32_t big = 0x64006400u;
+    if (!D::integers) {
+        key_halves<D>(w, m, first, second);
+    } else if (D::bits == 4) {
+        uint32_t x = m % 2 ? w[m / 2] >> 8 : w[m / 2];
+        first = as_bits(__hsub2(as_half2(and_or<0x000F000Fu>(x, big)), z.low));
+        second = as_bits(__hfma2(as_half2(and_or<0x00F000F0u>(x, big)), __float2half2_rn(0.0625f), __hneg2(z.high)));
+    } else {
+        first = as_bits(__hsub2(as_half2(__byte_perm(w[m], big, 0x7170)), z.low));
+        second = as_bits(__hsub2(as_half2(__byte_perm(w[m], big, 0x7372)), z.low));
+    }
 }
 
 PAGE_FN void rotate_pair(uint32_t &first, uint32_t &second, uint32_t cos, uint32_t sin)
@@ -88,17 +115,19 @@ PAGE_FN void rotate_pair(uint32_t &first, uint32_t &second, uint32_t cos, uint32
 /* ---- a unit's rows ----------------------------------------------------------------------------------------------- */
 
 /* Columns of mma's B and C are query rows; a lane has its fragment of B for column lane/4 and sums for columns
- * 2(lane%4) and +1. With PRE, n rows, 1, 2 or 4, lie 8/n times side by side: column u*n + row is turned back by the
- * first position of page u of a run of 8/n pages, so that keys need turning by their place in the page alone. */
+ * 2(lane%4) and +1. Where rows are few they lie side by side `run` times, 2^shift columns apart, each time for another
+ * page of a run of pages: pages of a run share the arithmetic of scores, two at a time, and with PRE queries are turned
+ * back by the first position of each, so that keys need turning by their place in the page alone. */
 template <class D> struct rows {
     uint32_t q[D::pairs];
-    float c[2], cz[2]; /* a score is key scale * (c * sum - key zero * cz) */
-    float max[2];      /* scores count from here; weights stay below TOO_MUCH */
+    uint32_t unturned[D::pre ? D::pairs : 1]; /* the same before it is turned back */
+    float c[2], cz[2];                        /* a score is key scale * (c * sum - key zero * cz) */
+    float max[2];                             /* scores count from here; weights stay below TOO_MUCH */
     float sum[2], zeros[2];
-    int limit[2];  /* positions that are seen */
-    int of_run[2]; /* page of the run that the column is for */
+    int limit[2]; /* positions that are seen */
     float o[D::tiles][4];
-    int n, run; /* rows; pages side by side */
+    int n, shift, run;
+    int mine; /* page of the run that this lane's first column is for */
 };
 
 static constexpr float TOO_MUCH = 1024.0f, NOTHING_YET = -1e30f;
@@ -119,62 +148,70 @@ template <class D> PAGE_FN page_scales load_scales(const uint8_t *half, int g)
     return r;
 }
 
-/* turns: this lane's cos and sin of positions g and g+8, for PRE. */
+/* Products of a page's integers with queries. turns: this lane's cos and sin of positions g and g+8, for PRE. */
 template <class D>
-PAGE_FN void page_scores(float (&score)[4], const uint8_t *keys, const rows<D> &r, const uint4 *turns)
+PAGE_FN void page_products(float (&sum)[4], const uint8_t *keys, const rows<D> &r, const uint4 *turns)
 {
     int lane = threadIdx.x % 32;
     uint32_t w0[D::key_n], w1[D::key_n];
-    __half2 zero0 = {}, zero1 = {};
+    key_zero zero0 = {}, zero1 = {};
     load_unit(w0, keys, lane, KEY_UNITS);
     load_unit(w1, keys, lane + 32, KEY_UNITS);
     if (D::pre && D::integers) {
         uint2 t = reinterpret_cast<const uint2 *>(keys + D::data)[lane / 4];
-        zero0 = __half2half2(__ushort2half_rn((unsigned short)(t.x >> 16)));
-        zero1 = __half2half2(__ushort2half_rn((unsigned short)(t.y >> 16)));
+        zero0 = key_zero_of<D>(t.x);
+        zero1 = key_zero_of<D>(t.y);
     }
     float other[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    score[0] = score[1] = score[2] = score[3] = 0.0f;
+    sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
 #pragma unroll
     for (int m = 0; m < D::tiles; m++) {
         uint32_t a[4];
-        key_halves<D>(w0, m, a[0], a[2]);
-        key_halves<D>(w1, m, a[1], a[3]);
-        if (D::pre) {
+        if (!D::pre) {
+            key_halves<D>(w0, m, a[0], a[2]);
+            key_halves<D>(w1, m, a[1], a[3]);
+        } else {
             uint4 t = turns[m * 32];
-            minus_zero<D>(a[0], a[2], zero0);
-            minus_zero<D>(a[1], a[3], zero1);
+            key_numbers<D>(w0, m, zero0, a[0], a[2]);
+            key_numbers<D>(w1, m, zero1, a[1], a[3]);
             rotate_pair(a[0], a[2], t.x, t.y);
             rotate_pair(a[1], a[3], t.z, t.w);
         }
-        mma(m % 2 ? other : score, a, r.q[2 * m], r.q[2 * m + 1]);
+        mma(m % 2 ? other : sum, a, r.q[2 * m], r.q[2 * m + 1]);
     }
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        score[i] += other[i];
-    page_scales k = load_scales<D>(keys, lane / 4);
+        sum[i] += other[i];
+}
+
+/* Sums to scores of a page whose first position is first_pos, for columns that see it. */
+template <class D>
+PAGE_FN void page_scores(float (&score)[4], const uint8_t *keys, int first_pos, const bool (&sees)[2], const rows<D> &r)
+{
+    int g = threadIdx.x % 32 / 4;
+    page_scales k = load_scales<D>(keys, g);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         float x = score[i] * r.c[i % 2];
         if (D::integers && !D::pre)
             x = fmaf(-k.z[i / 2], r.cz[i % 2], x);
-        score[i] = x * k.s[i / 2];
+        score[i] = sees[i % 2] && first_pos + g + i / 2 * 8 < r.limit[i % 2] ? x * k.s[i / 2] : -INFINITY;
     }
 }
 
 /* The largest score of a column, counted with its value's scale, over the warp's positions and the columns of a row. */
-template <class D> PAGE_FN void column_max(float (&top)[2], int n)
+PAGE_FN void column_max(float (&top)[2], int shift)
 {
-    if (D::pre && n == 1)
+    if (shift == 0)
         top[0] = top[1] = fmaxf(top[0], top[1]);
 #pragma unroll
     for (int j = 0; j < 2; j++) {
 #pragma unroll
         for (int by = 4; by < 32; by *= 2)
             top[j] = fmaxf(top[j], __shfl_xor_sync(0xFFFFFFFFu, top[j], by));
-        if (D::pre && n <= 2)
+        if (shift <= 1)
             top[j] = fmaxf(top[j], __shfl_xor_sync(0xFFFFFFFFu, top[j], 1));
-        if (D::pre && n <= 4)
+        if (shift <= 2)
             top[j] = fmaxf(top[j], __shfl_xor_sync(0xFFFFFFFFu, top[j], 2));
     }
 }
@@ -186,7 +223,7 @@ template <class D> PAGE_FN void raise_max(rows<D> &r, const float (&score)[4], c
 #pragma unroll
     for (int j = 0; j < 2; j++)
         top[j] = fmaxf(score[j] + __log2f(s[0]), score[2 + j] + __log2f(s[1]));
-    column_max<D>(top, r.n);
+    column_max(top, r.shift);
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         float m = fmaxf(r.max[j], top[j]), by = exp2_fast(r.max[j] - m);
@@ -232,29 +269,49 @@ PAGE_FN void page_weights(const float (&score)[4], const page_scales &v, rows<D>
     }
 }
 
-/* A page whose first position is first_pos, the u-th of its run. */
-template <class D> PAGE_FN void attend_page(const uint8_t *page, int first_pos, int u, rows<D> &r, const uint4 *turns)
+template <class D> PAGE_FN void page_values(const uint8_t *values, rows<D> &r, uint32_t b0, uint32_t b1)
 {
-    int lane = threadIdx.x % 32, g = lane / 4;
-    float score[4];
-    uint32_t b[2], w[D::value_n];
-    page_scores(score, page, r, turns);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        bool seen = first_pos + g + i / 2 * 8 < r.limit[i % 2];
-        if (D::pre)
-            seen &= r.of_run[i % 2] == u;
-        if (!seen)
-            score[i] = -INFINITY;
-    }
-    load_unit(w, page + D::half, lane, VALUE_UNITS);
-    page_weights(score, load_scales<D>(page + D::half, g), r, b);
+    uint32_t w[D::value_n];
+    load_unit(w, values, (int)(threadIdx.x % 32), VALUE_UNITS);
 #pragma unroll
     for (int t = 0; t < D::tiles; t++) {
         uint32_t a[4];
         value_tile<D>(w, t, a);
-        mma(r.o[t], a, b[0], b[1]);
+        mma(r.o[t], a, b0, b1);
     }
+}
+
+/* Page u of a run, from first_pos on. */
+template <class D> PAGE_FN void attend_page(const uint8_t *page, int first_pos, int u, rows<D> &r, const uint4 *turns)
+{
+    const bool sees[2] = {r.mine == u, r.mine + (r.shift == 0) == u};
+    float score[4];
+    uint32_t b[2];
+    page_products(score, page, r, turns);
+    page_scores(score, page, first_pos, sees, r);
+    page_weights(score, load_scales<D>(page + D::half, (int)(threadIdx.x % 32 / 4)), r, b);
+    page_values(page + D::half, r, b[0], b[1]);
+}
+
+/* Pages u and u+1 of a run. */
+template <class D>
+PAGE_FN void attend_two(const uint8_t *page, const uint8_t *next, int first_pos, int next_pos, int u, rows<D> &r,
+                        const uint4 *turns)
+{
+    int lane = threadIdx.x % 32;
+    const bool second = r.mine == u + 1, sees = second || r.mine == u, gives_second = lane / 4 >> r.shift == u + 1;
+    const uint8_t *my_page = second ? next : page;
+    float score[4], other[4];
+    uint32_t b[2];
+    page_products(score, page, r, turns);
+    page_products(other, next, r, turns);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        score[i] = second ? other[i] : score[i];
+    page_scores(score, my_page, second ? next_pos : first_pos, {sees, sees}, r);
+    page_weights(score, load_scales<D>(my_page + D::half, lane / 4), r, b);
+    page_values(page + D::half, r, gives_second ? 0 : b[0], gives_second ? 0 : b[1]);
+    page_values(next + D::half, r, gives_second ? b[0] : 0, gives_second ? b[1] : 0);
 }
 
 #endif

@@ -9,16 +9,16 @@ decode_space atom_cuda_decode_space(const struct atom_cuda_kv *kv, int max_seqs,
 {
     uint8_t *at = (uint8_t *)workspace;
     decode_space d = {};
-    d.tiles = kv->heads / kv->kv_heads; /* eight tokens are as many tiles as there are heads over one */
+    size_t tiles = (size_t)(kv->heads / kv->kv_heads / TILE_ROWS);
     for (int n = 1, slots; n <= ATOM_CUDA_DECODE_TOK; n++) {
         slots = n * splits_of(max_pages, n);
         d.slots = slots > d.slots ? slots : d.slots;
     }
     size_t rows = (size_t)max_seqs * (size_t)d.slots * (size_t)kv->heads;
-    size_t units = (size_t)max_seqs * (size_t)(d.slots * (2 + d.tiles / TILE_ROWS));
-    d.n_units = (int *)at, at += 256;
-    d.arrived = (int *)at, at += up((size_t)max_seqs * (size_t)(kv->kv_heads * d.tiles) * sizeof(int));
-    d.units = (int4 *)at, at += up(units * sizeof(int4));
+    size_t units = (size_t)max_seqs * (size_t)d.slots * (2 + tiles);
+    d.max_units = (int)units;
+    d.n_units = (int *)at, d.taken = (int *)at + 1, at += 256;
+    d.units = (unit *)at, at += up(units * sizeof(unit));
     d.weight = (float2 *)at, at += up(rows * sizeof(float2));
     d.part = (float *)at, at += up(rows * (size_t)kv->wide * sizeof(float));
     d.n_bytes = (size_t)(at - (uint8_t *)workspace);
@@ -31,11 +31,9 @@ extern "C" size_t atom_cuda_decode_workspace(const struct atom_cuda_kv *kv, int 
 }
 
 /* One block. The order of units is nobody's business: no result depends on it. */
-static __global__ void plan(const struct atom_cuda_step step, const decode_space d, int kv_heads, int rep)
+static __global__ void plan(const struct atom_cuda_step step, const decode_space d, int rep)
 {
     __shared__ int taken;
-    for (int i = threadIdx.x; i < step.max_seqs * kv_heads * d.tiles; i += blockDim.x)
-        d.arrived[i] = 0;
     if (threadIdx.x == 0)
         taken = 0;
     __syncthreads();
@@ -49,12 +47,15 @@ static __global__ void plan(const struct atom_cuda_step step, const decode_space
         for (int s = 0; s < n_splits; s++)
             for (int t = 0; t < n_tiles; t++) {
                 int first = (int)((int64_t)n_pages * s / n_splits), last = (int)((int64_t)n_pages * (s + 1) / n_splits);
-                d.units[at++] = pack_unit({i, first, last - first, s, n_splits, t});
+                d.units[at++] = {i,           first,         last - first, (uint8_t)s, (uint8_t)n_splits,
+                                 (uint16_t)t, seq.first_tok, seq.n_tok,    seq.pos0,   0};
             }
     }
     __syncthreads();
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0) {
         *d.n_units = taken;
+        d.taken[0] = d.taken[1] = 0;
+    }
 }
 
 extern "C" enum atom_status atom_cuda_decode_plan(const struct atom_cuda_attend *job, atom_cuda_stream s,
@@ -65,6 +66,6 @@ extern "C" enum atom_status atom_cuda_decode_plan(const struct atom_cuda_attend 
         return atom_fail(err, ATOM_ERR_INVALID, "a step of %d sequences of %d pages, or no workspace", step->max_seqs,
                          step->max_pages);
     decode_space d = atom_cuda_decode_space(job->kv, step->max_seqs, step->max_pages, job->workspace);
-    plan<<<1, 256, 0, s>>>(*step, d, job->kv->kv_heads, job->kv->heads / job->kv->kv_heads);
+    plan<<<1, 256, 0, s>>>(*step, d, job->kv->heads / job->kv->kv_heads);
     return atom_cuda_launched("cutting sequences for decode", err);
 }

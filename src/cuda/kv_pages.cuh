@@ -75,4 +75,15 @@ template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(f
     return __float2bfloat16_rn(x);
 }
 
+/* At an even index. */
+static __device__ __forceinline__ void write_two(enum atom_cuda_float type, void *x, size_t i, float a, float b)
+{
+    if (type == ATOM_CUDA_F32)
+        *reinterpret_cast<float2 *>((float *)x + i) = make_float2(a, b);
+    else if (type == ATOM_CUDA_F16)
+        *reinterpret_cast<__half2 *>((__half *)x + i) = __floats2half2_rn(a, b);
+    else
+        *reinterpret_cast<__nv_bfloat162 *>((__nv_bfloat16 *)x + i) = __floats2bfloat162_rn(a, b);
+}
+
 #endif

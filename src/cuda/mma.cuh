@@ -34,15 +34,6 @@ MMA_FN uint32_t transpose(uint32_t x)
     return y;
 }
 
-/* Counts this thread in, after everything it has seen written; returns the count before. */
-MMA_FN int arrive(int *count)
-{
-    int before;
-    asm volatile("atom.add.release.gpu.global.s32 %0, [%1], 1;" : "=r"(before) : "l"(count) : "memory");
-    return before;
-}
-MMA_FN void fence_acquire() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
-
 /* 2^x, 2^-inf = 0; tiny results are 0. */
 MMA_FN float exp2_fast(float x)
 {
@@ -50,5 +41,14 @@ MMA_FN float exp2_fast(float x)
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+
+/* From sm_90 on a kernel may be brought in while the one before still runs; it waits for that one's results. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+MMA_FN void let_next_come() { asm volatile("griddepcontrol.launch_dependents;"); }
+MMA_FN void wait_for_last() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+#else
+MMA_FN void let_next_come() {}
+MMA_FN void wait_for_last() {}
+#endif
 
 #endif
