@@ -390,7 +390,7 @@ static void bad_jobs_are_refused(void **state)
     struct atom_cuda_attend good = {&kv, &step, ATOM_CUDA_F32, some, some, 256, 256, 1.0f, some}, bad = good;
     assert_fails(atom_cuda_prefill_run(&good, NULL, &why), &why, ATOM_ERR_INVALID, "without shape");
     cuda_ok(atom_cuda_kv_init(&kv, &cuda_err));
-    kv.pages = (uint8_t *)some, kv.turns = some;
+    kv.pages = (uint8_t *)some, kv.turns = some, kv.max_position = 16;
     for (int i = 0; i < 4; i++) {
         static const char *const words[] = {"256 numbers, 248 and 256", "256 and 260", "scaled by 0", "0 tokens"};
         bad = good, why = (struct atom_error){0};
