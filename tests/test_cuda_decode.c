@@ -338,11 +338,37 @@ static void queries_that_are_not_finite_spoil_their_rows_alone(void **state)
     }
 }
 
+static void bad_jobs_are_refused(void **state)
+{
+    (void)state;
+    need_device();
+    struct problem p;
+    const int pos0[] = {40}, n_tok[] = {1};
+    seed = 65;
+    struct step step = make_step(1, pos0, n_tok);
+    make_problem(&p, random_cache(), step, 0);
+    void *some = on_device(NULL, 4096);
+    struct atom_cuda_attend good = {&p.kv, &step.on_device, p.type, some, some, 4096, 4096, p.scale, some}, bad = good;
+    struct atom_error why = {0};
+    bad.q_stride = 4097;
+    assert_fails(atom_cuda_decode_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "4097");
+    bad = good, bad.out_stride = 2, why = (struct atom_error){0};
+    assert_fails(atom_cuda_decode_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "apart");
+    bad = good, bad.workspace = NULL, why = (struct atom_error){0};
+    assert_fails(atom_cuda_decode_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "workspace");
+    why = (struct atom_error){0};
+    assert_fails(atom_cuda_decode_plan(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "workspace");
+    atom_cuda_free(some);
+    drop_problem(&p);
+    drop_step(&step);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(rows_are_the_formula), cmocka_unit_test(long_sequences),
                                        cmocka_unit_test(company_does_not_show),
-                                       cmocka_unit_test(queries_that_are_not_finite_spoil_their_rows_alone)};
+                                       cmocka_unit_test(queries_that_are_not_finite_spoil_their_rows_alone),
+                                       cmocka_unit_test(bad_jobs_are_refused)};
     int rc = cmocka_run_group_tests_name("cuda decode", tests, NULL, NULL);
     atom_cuda_close();
     return rc;

@@ -17,13 +17,14 @@ struct problem {
 };
 
 enum { WHERE = 17 };
+static bool many; /* rows in the problems to come */
 
 static void make_problem(struct problem *p, struct atom_cuda_kv kv, int style)
 {
-    int n = between(1, 5), pos0[5], n_tok[5];
+    int n = many ? 4 : between(1, 5), pos0[5], n_tok[5];
     for (int i = 0; i < n; i++) {
         pos0[i] = between(0, 2) ? between(0, 90) : 16 * between(0, 3);
-        n_tok[i] = between(0, 3) ? between(0, 40) : 1;
+        n_tok[i] = many ? 140 : between(0, 3) ? between(0, 40) : 1;
     }
     *p = (struct problem){.kv = kv, .style = style, .type = (enum atom_cuda_float)between(0, 2)};
     p->step = make_step(n, pos0, n_tok);
@@ -238,11 +239,52 @@ static void caches_that_cannot_be_are_refused(void **state)
     assert_fails(atom_cuda_kv_init(&bad, &why), &why, ATOM_ERR_UNSUPPORTED, "Hadamard");
 }
 
+static void bad_jobs_are_refused(void **state)
+{
+    (void)state;
+    need_device();
+    struct problem p;
+    seed = 53;
+    make_problem(&p, random_cache(), ORDINARY);
+    int32_t bad_rows[1] = {0}, *there = on_device(bad_rows, sizeof bad_rows);
+    struct atom_cuda_step step = p.step.on_device;
+    struct atom_cuda_store good = {&p.kv, &step, p.type, there, p.stride, there, WHERE}, bad = good;
+    struct atom_error why = {0};
+    bad.qkv_stride = 1;
+    assert_fails(atom_cuda_store_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "1 apart");
+    step.max_tok = 70000, why = (struct atom_error){0};
+    assert_fails(atom_cuda_store_run(&good, NULL, &why), &why, ATOM_ERR_INVALID, "70000");
+    struct atom_cuda_kv without = p.kv;
+    without.pages = NULL, bad = good, bad.kv = &without, why = (struct atom_error){0};
+    assert_fails(atom_cuda_store_run(&bad, NULL, &why), &why, ATOM_ERR_INVALID, "pages");
+    atom_cuda_free(there);
+    drop_problem(&p);
+}
+
+/* As prefill has them: rows enough for warps to take several heads each. */
+static void many_rows(void **state)
+{
+    (void)state;
+    need_device();
+    seed = 54;
+    for (int round = 0; round < 4; round++) {
+        struct problem p;
+        many = true;
+        make_problem(&p, random_cache(), ORDINARY);
+        many = false;
+        check_problem(&p);
+        drop_problem(&p);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pages_are_the_formulas), cmocka_unit_test(angles_are_those_of_double_precision),
-        cmocka_unit_test(numbers_that_are_not_finite_are_told), cmocka_unit_test(caches_that_cannot_be_are_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pages_are_the_formulas),
+                                       cmocka_unit_test(many_rows),
+                                       cmocka_unit_test(bad_jobs_are_refused),
+                                       cmocka_unit_test(angles_are_those_of_double_precision),
+                                       cmocka_unit_test(numbers_that_are_not_finite_are_told),
+                                       cmocka_unit_test(caches_that_cannot_be_are_refused)};
     int rc = cmocka_run_group_tests_name("cuda kv", tests, NULL, NULL);
     atom_cuda_close();
     return rc;

@@ -105,13 +105,16 @@ static uint8_t *run_problem(const struct problem *p, run_fn *run)
 struct memory {
     int n;
     double *k, *v; /* [n, head_dim] */
+    double *off;   /* of k: how far from it F16 may lead */
 };
 
 static struct memory read_memory(const struct problem *p, int seq, int head)
 {
     const struct atom_cuda_kv *kv = &p->kv;
     int hd = kv->head_dim, half = hd / 2, n = p->step.seqs[seq].pos0 + p->step.seqs[seq].n_tok;
-    struct memory m = {n, malloc((size_t)(n * hd) * sizeof(double)), malloc((size_t)(n * hd) * sizeof(double))};
+    struct memory m = {n, malloc((size_t)(n * hd) * sizeof(double)), malloc((size_t)(n * hd) * sizeof(double)),
+                       malloc((size_t)(n * hd) * sizeof(double))};
+    assert_non_null(m.off);
     assert_non_null(m.k);
     assert_non_null(m.v);
     for (int pos = 0; pos < n; pos++) {
@@ -121,9 +124,14 @@ static struct memory read_memory(const struct problem *p, int seq, int head)
             k[d] = (double)get_number(kv, head_half(kv, p->pages, page, head, true), true, d, pos % 16);
             v[d] = (double)get_number(kv, head_half(kv, p->pages, page, head, false), false, d, pos % 16);
         }
+        for (int d = 0; d < hd; d++)
+            m.off[pos * hd + d] = fabs(k[d]) * 0x1p-11 + 0x1p-25;
         for (int i = 0; i < half && kv->rope == ATOM_KV_PRE; i++) {
             const float *t = p->turns + ((size_t)pos * (size_t)half + (size_t)i) * 2;
             double a = k[i], b = k[i + half];
+            /* cos, sin, two products and a scale, each rounded to F16; of F16 pages the result alone */
+            double off = (fabs(a) + fabs(b)) * (kv->bits == 16 ? 0x1p-11 + 0x1p-20 : 0x1p-9) + 0x1p-23;
+            m.off[pos * hd + i] = m.off[pos * hd + i + half] = off;
             k[i] = a * (double)t[0] - b * (double)t[1];
             k[i + half] = b * (double)t[0] + a * (double)t[1];
         }
@@ -154,7 +162,7 @@ static void rotate_back(const struct problem *p, double *out, double *off)
     }
 }
 
-/* One row of one head: the result, and how far from it f16 may lead. Queries, keys, weights and values are rounded by
+/* One row of one head: the result, and how far from it f16 may lead. Queries, weights and values are rounded by
  * 2^-11 each (what is below F16's normal numbers by 2^-25), float sums by 2^-20 of their terms in all. */
 static void formula(const struct problem *p, const struct memory *m, const double *q, int n, double *out, double *off)
 {
@@ -164,17 +172,18 @@ static void formula(const struct problem *p, const struct memory *m, const doubl
     assert_non_null(s);
     assert_non_null(wrong);
     for (int i = 0; i < n; i++) {
-        double dot = 0, terms = 0, tiny = 0;
+        double dot = 0, terms = 0, tiny = 0, wide = 0;
         for (int d = 0; d < hd; d++) {
             double k = m->k[i * hd + d];
             dot += q[d] * k;
+            wide += fabs(q[d]) * m->off[i * hd + d] * (1 + 0x1p-10);
             terms += fabs(q[d] * k);
-            tiny += fabs(q[d]) + fabs(k);
+            tiny += fabs(k);
         }
         s[i] = (double)p->scale * dot;
-        wrong[i] =
-            exp((double)p->scale * (terms * (0x1p-10 + 0x1p-20) + tiny * 0x1p-25) + 0x1p-20 + 0x1p-22 * fabs(s[i])) -
-            1 + 0x1p-11;
+        wrong[i] = exp((double)p->scale * (terms * (0x1p-11 + 0x1p-20) + wide + tiny * 0x1p-25) + 0x1p-20 +
+                       0x1p-22 * fabs(s[i])) -
+                   1 + 0x1p-11;
         top = s[i] > top ? s[i] : top;
     }
     for (int i = 0; i < n; i++)
@@ -253,6 +262,7 @@ static void check_problem(const struct problem *p, run_fn *run, int every)
                 check_row(p, &m, seq, s.first_tok + i, head * group + between(0, group - 1), got);
             free(m.k);
             free(m.v);
+            free(m.off);
         }
     }
     check_guards(p, got);
@@ -380,7 +390,7 @@ static void bad_jobs_are_refused(void **state)
     struct atom_cuda_attend good = {&kv, &step, ATOM_CUDA_F32, some, some, 256, 256, 1.0f, some}, bad = good;
     assert_fails(atom_cuda_prefill_run(&good, NULL, &why), &why, ATOM_ERR_INVALID, "without shape");
     cuda_ok(atom_cuda_kv_init(&kv, &cuda_err));
-    kv.pages = (uint8_t *)some, kv.turns = some;
+    kv.pages = (uint8_t *)some, kv.turns = some, kv.max_position = 16;
     for (int i = 0; i < 4; i++) {
         static const char *const words[] = {"256 numbers, 248 and 256", "256 and 260", "scaled by 0", "0 tokens"};
         bad = good, why = (struct atom_error){0};

@@ -13,7 +13,7 @@ template <class D> struct ring {
     static constexpr int rings_at = turns_at + (D::pre ? D::tiles * 32 * 16 : 0);
     static constexpr int all_bytes = rings_at + D::warps * bytes;
     /* a multiprocessor */
-    static constexpr int blocks = D::wide > 128 ? 1 : D::bits == 16 ? 2 : D::bits == 8 || D::pre ? 3 : 4;
+    static constexpr int blocks = D::wide > 128 ? 1 : D::bits == 16 ? 4 : D::bits == 8 || D::pre ? 3 : 4;
 };
 
 /* cos and sin of the sixteen places of a page as lanes want them: [tile][lane] of positions g, then g+8. */
@@ -24,7 +24,8 @@ template <class D> PAGE_FN void fill_turns(const decode_args &a, uint4 *to)
         int lane = i % 32, pair = lane % 4 * D::pairs + i / 32 * 2;
         uint32_t w[4];
         for (int j = 0; j < 4; j++) {
-            const float *t = (const float *)(a.turns + (lane / 4 + j / 2 * 8) * half) + j % 2;
+            int position = min(lane / 4 + j / 2 * 8, a.max_position - 1); /* there may be no more */
+            const float *t = (const float *)(a.turns + (size_t)position * half) + j % 2;
             w[j] =
                 as_bits(__floats2half2_rn(pair < half ? t[2 * pair] : 0.0f, pair + 1 < half ? t[2 * pair + 2] : 0.0f));
         }
@@ -166,6 +167,7 @@ extern "C" enum atom_status atom_cuda_decode_run(const struct atom_cuda_attend *
                      kv->heads,
                      kv->kv_heads,
                      kv->head_dim,
+                     kv->max_position,
                      job->type,
                      job->scale * 1.4426950408889634f,
                      kv->wide == kv->head_dim && job->q_stride % 4 == 0 && (uintptr_t)job->q % 16 == 0,

@@ -71,15 +71,24 @@ template <int WIDE, int BITS> static __device__ __forceinline__ reading reading_
     return r;
 }
 
-static __device__ __forceinline__ __half2 hold(__half2 x)
-{
-    __half2 most = as_half2(0x7BFF7BFFu);
-    return __hmax2(__hmin2(x, most), __hneg2(most));
-}
 static __device__ __forceinline__ __half2 read_back(__half2 q, const reading &r)
 {
-    __half2 x = __hmul2(__hsub2(q, r.zero), r.scale); /* the difference is exact */
-    return r.wide ? hold(x) : x;
+    return __hmul2(__hsub2(q, r.zero), r.scale); /* the difference is exact */
+}
+
+/* Held to F16's finite numbers. */
+static __device__ __forceinline__ uint32_t hold(uint32_t w)
+{
+    __half2 most = as_half2(0x7BFF7BFFu);
+    return as_word(__hmax2(__hmin2(as_half2(w), most), __hneg2(most)));
+}
+template <int N> static __device__ __forceinline__ void hold_all(uint32_t (&w)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        w[i] = hold(w[i]);
+        asm volatile("" : "+r"(w[i])); /* a branch, seldom taken, rather than selections */
+    }
 }
 
 /* Words of halves to channels c.. of row p. */
@@ -93,14 +102,20 @@ static __device__ __forceinline__ void put_channels(uint8_t *tile, int p, int c,
         *reinterpret_cast<uint2 *>(to + c % 8 * 2) = make_uint2(w[0], w[1]);
 }
 
-/* Rotates two pairs of channels and scales them; held to F16. */
-static __device__ __forceinline__ void turn_pairs(uint32_t &lo, uint32_t &hi, float2 t0, float2 t1, float by)
+/* Rotates two pairs of channels. */
+static __device__ __forceinline__ void turn_pairs(uint32_t &lo, uint32_t &hi, float2 t0, float2 t1)
 {
     float2 a = __half22float2(as_half2(lo)), b = __half22float2(as_half2(hi));
-    float a0 = (a.x * t0.x - b.x * t0.y) * by, a1 = (a.y * t1.x - b.y * t1.y) * by;
-    float b0 = fmaf(b.x, t0.x, a.x * t0.y) * by, b1 = fmaf(b.y, t1.x, a.y * t1.y) * by;
-    lo = as_word(hold(__floats2half2_rn(a0, a1)));
-    hi = as_word(hold(__floats2half2_rn(b0, b1)));
+    lo = as_word(__floats2half2_rn(a.x * t0.x - b.x * t0.y, a.y * t1.x - b.y * t1.y));
+    hi = as_word(__floats2half2_rn(fmaf(b.x, t0.x, a.x * t0.y), fmaf(b.y, t1.x, a.y * t1.y)));
+}
+
+/* The same for integers, with cos and sin rounded to F16, and scaled. */
+static __device__ __forceinline__ void turn_integers(uint32_t &lo, uint32_t &hi, float2 t0, float2 t1, __half2 by)
+{
+    __half2 a = as_half2(lo), b = as_half2(hi), c = __floats2half2_rn(t0.x, t1.x), s = __floats2half2_rn(t0.y, t1.y);
+    lo = as_word(__hmul2(__hfma2(__hneg2(b), s, __hmul2(a, c)), by));
+    hi = as_word(__hmul2(__hfma2(b, c, __hmul2(a, s)), by));
 }
 
 /* Where the cos and sin of a unit's pairs r and r+1 (r even, counted from its first) come from. */
@@ -119,18 +134,19 @@ struct table_turns {
     }
 };
 
+/* What is turned is scaled after it. */
+template <bool TURNED> static __device__ __forceinline__ __half2 key_value(__half2 q, const reading &r)
+{
+    return TURNED ? __hsub2(q, r.zero) : read_back(q, r);
+}
+
 /* Unit 4p + c of a page's keys to row `row` of the tile. */
 template <int WIDE, int BITS, int ROWS, class TURNS>
 static __device__ __forceinline__ void expand_key_unit(const uint8_t *half, int unit, const TURNS &turns, uint8_t *tile,
                                                        int row)
 {
     enum { N = chunk_words(WIDE), WORDS = N * BITS / 8, P = WIDE / 8 };
-    reading r = reading_of<WIDE, BITS>(half, unit / 4, unit / 4);
-    float by = BITS == 16 ? 1.0f : __low2float(r.scale);
-    if (TURNS::ANY) { /* scaled with their rotation, so that they are rounded once */
-        r.scale = __float2half2_rn(1.0f);
-        r.wide = false;
-    }
+    const reading r = reading_of<WIDE, BITS>(half, unit / 4, unit / 4);
 #pragma unroll
     for (int j = 0; j < P / 2 / N; j++) {
         uint32_t w[WORDS], lo[N], hi[N];
@@ -139,19 +155,26 @@ static __device__ __forceinline__ void expand_key_unit(const uint8_t *half, int 
 #pragma unroll
         for (int i = 0; i < N; i++) {
             if constexpr (BITS == 4) {
-                lo[i] = as_word(read_back(nibbles(w[i / 2], i % 2 * 8), r));
-                hi[i] = as_word(read_back(nibbles(w[i / 2], i % 2 * 8 + 4), r));
+                lo[i] = as_word(key_value<TURNS::ANY>(nibbles(w[i / 2], i % 2 * 8), r));
+                hi[i] = as_word(key_value<TURNS::ANY>(nibbles(w[i / 2], i % 2 * 8 + 4), r));
             } else if constexpr (BITS == 8) {
-                lo[i] = as_word(read_back(bytes(w[i], false), r));
-                hi[i] = as_word(read_back(bytes(w[i], true), r));
+                lo[i] = as_word(key_value<TURNS::ANY>(bytes(w[i], false), r));
+                hi[i] = as_word(key_value<TURNS::ANY>(bytes(w[i], true), r));
             } else {
                 lo[i] = w[2 * i], hi[i] = w[2 * i + 1];
             }
             if constexpr (TURNS::ANY) {
                 float2 t0, t1;
                 turns.find(2 * (j * N + i), t0, t1);
-                turn_pairs(lo[i], hi[i], t0, t1, by);
+                if constexpr (BITS == 16)
+                    turn_pairs(lo[i], hi[i], t0, t1);
+                else
+                    turn_integers(lo[i], hi[i], t0, t1, r.scale);
             }
+        }
+        if (BITS == 16 ? (int)TURNS::ANY : r.wide) {
+            hold_all(lo);
+            hold_all(hi);
         }
         put_channels<ROWS>(tile, row, first, lo);
         put_channels<ROWS>(tile, row, WIDE / 2 + first, hi);
@@ -194,8 +217,11 @@ static __device__ __forceinline__ void expand_value_unit(const uint8_t *half, in
             }
         }
 #pragma unroll
-        for (int h = 0; h < 4; h++)
+        for (int h = 0; h < 4; h++) {
+            if (BITS != 16 && r[h / 2].wide)
+                hold_all(rows[h]);
             put_channels<ROWS>(tile, row0 + a + h % 2 + h / 2 * 8, unit / 4 * (2 * T) + j * 2 * N, rows[h]);
+        }
     }
 }
 

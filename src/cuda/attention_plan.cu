@@ -148,7 +148,7 @@ static __global__ void __launch_bounds__(PLANNERS) plan_groups(const planner p)
     for (int i = threadIdx.x; i < ring; i += PLANNERS)
         p.filled[i] = 0;
     if (threadIdx.x == 0)
-        *p.plan = {groups[n], tiles[n], units[n], ring, 0, 0, 0, 0};
+        *p.plan = {groups[n], tiles[n], units[n], ring, 0, 0};
 }
 
 enum atom_status atom_cuda_prefill_plan(const struct prefill_args *a, const struct work_layout *l, uint8_t *workspace,

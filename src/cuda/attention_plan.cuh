@@ -29,8 +29,7 @@ struct group {
 
 struct plan {
     int n_groups, n_tiles, n_units, ring_tiles;
-    int tile_ticket, unit_ticket, gone; /* blocks that are done */
-    int padding;
+    int tile_ticket, unit_ticket;
 };
 
 /* A workspace: plan, groups, how much of each is ready and read, how often each of the ring's places was filled, tiles.

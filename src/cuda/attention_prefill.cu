@@ -11,7 +11,7 @@ static enum atom_status check_job(const struct atom_cuda_attend *j, struct atom_
     size_t row = (size_t)kv->heads * (size_t)kv->head_dim;
     if (!atom_cuda_opened())
         return atom_fail(err, ATOM_ERR_INVALID, "no CUDA device is open");
-    if (!kv->page_bytes || !kv->pages || (kv->rope == ATOM_KV_PRE && !kv->turns))
+    if (!kv->page_bytes || !kv->pages || (kv->rope == ATOM_KV_PRE && (!kv->turns || kv->max_position < 1)))
         return atom_fail(err, ATOM_ERR_INVALID, "a KV cache without shape, pages or angles");
     if (step->max_seqs < 1 || step->max_seqs > 2048 || step->max_tok < 1 || step->max_tok > 65535 ||
         step->max_pages < 1)

@@ -10,12 +10,12 @@ extern "C" {
 #endif
 
 /* out[t, h] of every row of a sequence with more than ATOM_CUDA_DECODE_TOK new tokens, as struct atom_cuda_attend
- * says; other rows are left alone. q, what pages hold (rotated, where keys are) and the softmax's weights are rounded
- * to F16, sums are float, and where V was rotated the result is rounded to its type once more; beyond F16's range keys
- * and values are held to it, and a query makes its row NaN, as does one that is not finite: that row alone. Keys come
- * in tiles counted from position 0, so that a row's result does not depend on other sequences; cutting a sequence in
- * other chunks changes it within rounding. Rows of q and out start at 16-byte addresses, their strides are multiples of
- * 8; scale is above 0.
+ * says; other rows are left alone. q, what pages hold (keys rotated where they must be, by cos and sin in F16 too) and
+ * the softmax's weights are rounded to F16, sums are float, and where V was rotated the result is rounded to its type
+ * once more; beyond F16's range keys and values are held to it, and a query makes its row NaN, as does one that is not
+ * finite: that row alone. Keys come in tiles counted from position 0, so that a row's result does not depend on other
+ * sequences; cutting a sequence in other chunks changes it within rounding. Rows of q and out start at 16-byte
+ * addresses, their strides are multiples of 8; scale is above 0.
  *
  * The workspace belongs to one run at a time; its content is of no importance. */
 size_t atom_cuda_prefill_workspace(const struct atom_cuda_kv *kv, const struct atom_cuda_step *step);

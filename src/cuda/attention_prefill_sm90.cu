@@ -203,83 +203,88 @@ static __device__ __forceinline__ void put_rows(const struct prefill_args &a, co
     }
 }
 
-template <int D> static __device__ void compute(const struct args &a, struct shared &b, uint8_t *raw)
+/* A unit whose queries have come, and this thread's part of it. False: there are no more. */
+template <int D>
+static __device__ __forceinline__ bool take_unit(const struct args &a, struct shared &b, const uint8_t *raw,
+                                                 const struct turn &u, struct unit &unit, struct sight &sight,
+                                                 uint64_t &q)
 {
-    enum { BYTES = smem<D>::BYTES };
-    int half = threadIdx.x / 128 - 2, lane = threadIdx.x % 32;
+    int half = threadIdx.x / 128 - 2;
+    barrier_wait(&b.q_full[u.stage], u.phase);
+    if (!b.units[u.stage].n_tiles)
+        return false;
+    unit = b.units[u.stage];
+    sight = sight_of(a.a, unit, half);
+    q = swizzled_descriptor(raw + u.stage * smem<D>::BYTES + half * 64 * 128);
+    return true;
+}
+
+static __device__ __forceinline__ void leave(uint64_t *empty, struct turn &t)
+{
+    if (threadIdx.x % 32 == 0)
+        arrive_at(&empty[t.stage]);
+    next(t);
+}
+
+template <int D> static __device__ void compute(const struct args &a, struct shared &b, const uint8_t *raw)
+{
+    int half = threadIdx.x / 128 - 2, more = 0; /* o holds sums of the unit's earlier tiles */
+    const uint8_t *keys = raw + smem<D>::K_AT, *values = raw + smem<D>::V_AT;
     struct turn u = {0, 0}, k = {0, 0}, v = {0, 0};
     float o[D / 2], s[64], by[2];
     uint32_t p[8][4];
-    int more = 0; /* o holds sums of the unit's earlier tiles */
-    struct softmax soft = {{-INFINITY, -INFINITY}, {0, 0}};
+    const struct softmax fresh = {{-INFINITY, -INFINITY}, {0, 0}};
+    struct softmax soft = fresh;
+    struct unit unit, done;
+    struct sight sight;
+    uint64_t q;
     if (half == 1)
         turn_go(0);
-    barrier_wait(&b.q_full[0], 0);
-    struct unit unit = b.units[0];
-    if (!unit.n_tiles)
+    if (!take_unit<D>(a, b, raw, u, unit, sight, q))
         return;
-    uint64_t q = swizzled_descriptor(raw + half * 64 * 128);
-    struct sight sight = sight_of(a.a, unit, half);
-
     barrier_wait(&b.k_full[0], 0);
     turn_wait(half);
-    score<D>(s, q, swizzled_descriptor(raw + smem<D>::K_AT));
+    score<D>(s, q, swizzled_descriptor(keys));
     turn_go(1 - half);
     wgmma_wait<0>();
-    if (lane == 0)
-        arrive_at(&b.k_empty[0]);
-    next(k);
+    leave(b.k_empty, k);
     hide_later(s, sight, 0);
     soften(s, a.a.scale, soft, by);
     pack(s, p);
     for (int i = 1;; i++) {
-        struct unit done = unit;
         int row = sight.row;
         bool last = i == unit.n_tiles;
+        done = unit;
         barrier_wait(&b.v_full[v.stage], v.phase);
         if (last) { /* the next unit's first scores go with this one's last values */
-            if (lane == 0)
-                arrive_at(&b.q_empty[u.stage]);
-            next(u);
-            barrier_wait(&b.q_full[u.stage], u.phase);
-            unit = b.units[u.stage];
-            if (!unit.n_tiles) {
-                unit = done;
+            leave(b.q_empty, u);
+            if (!take_unit<D>(a, b, raw, u, unit, sight, q))
                 break;
-            }
-            q = swizzled_descriptor(raw + u.stage * BYTES + half * 64 * 128);
-            sight = sight_of(a.a, unit, half);
             i = 0;
         }
         barrier_wait(&b.k_full[k.stage], k.phase);
         turn_wait(half);
-        score<D>(s, q, swizzled_descriptor(raw + smem<D>::K_AT + k.stage * BYTES));
-        weigh<D>(o, p, values_descriptor(raw + smem<D>::V_AT + v.stage * BYTES), more);
+        score<D>(s, q, swizzled_descriptor(keys + k.stage * smem<D>::BYTES));
+        weigh<D>(o, p, values_descriptor(values + v.stage * smem<D>::BYTES), more);
         turn_go(1 - half);
         wgmma_wait<1>();
-        if (lane == 0)
-            arrive_at(&b.k_empty[k.stage]);
-        next(k);
+        leave(b.k_empty, k);
         hide_later(s, sight, i);
         const float sums[2] = {soft.sum[0], soft.sum[1]};
-        if (last)
-            soft = {{-INFINITY, -INFINITY}, {0, 0}};
+        soft = last ? fresh : soft;
         soften(s, a.a.scale, soft, by);
         wgmma_wait<0>();
-        if (lane == 0)
-            arrive_at(&b.v_empty[v.stage]);
-        next(v);
+        leave(b.v_empty, v);
         more = !last;
-        if (last) {
+        if (last)
             put_rows<D>(a.a, done, row, o, sums);
-        } else {
+        else
             rescale<D>(o, by);
-        }
         pack(s, p);
     }
-    weigh<D>(o, p, values_descriptor(raw + smem<D>::V_AT + v.stage * BYTES), more);
+    weigh<D>(o, p, values_descriptor(values + v.stage * smem<D>::BYTES), more);
     wgmma_wait<0>();
-    put_rows<D>(a.a, unit, sight.row, o, soft.sum);
+    put_rows<D>(a.a, done, sight.row, o, soft.sum);
 }
 
 template <int D> static __global__ void __launch_bounds__(THREADS, 1) attend(const struct args a)
@@ -290,7 +295,7 @@ template <int D> static __global__ void __launch_bounds__(THREADS, 1) attend(con
     if (threadIdx.x == 0) {
         for (int i = 0; i < PAGES; i++) {
             barrier_init(&b.page_full[i], 1);
-            barrier_init(&b.page_empty[i], 1);
+            barrier_init(&b.page_empty[i], 32);
         }
         for (int i = 0; i < STAGES; i++) {
             barrier_init(&b.unit_full[i], 1);
@@ -298,7 +303,7 @@ template <int D> static __global__ void __launch_bounds__(THREADS, 1) attend(con
             barrier_init(&b.k_full[i], 1);
             barrier_init(&b.v_full[i], 1);
             barrier_init(&b.task_full[i], 1);
-            barrier_init(&b.task_empty[i], EXPANDERS);
+            barrier_init(&b.task_empty[i], 32 * EXPANDERS);
             barrier_init(&b.q_empty[i], CONSUMERS * 4);
             barrier_init(&b.k_empty[i], CONSUMERS * 4);
             barrier_init(&b.v_empty[i], CONSUMERS * 4);

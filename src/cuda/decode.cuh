@@ -30,7 +30,7 @@ struct decode_space {
     unit *units;    /* without KV head */
     float2 *weight; /* [max_seqs, slots, heads]: largest score and sum of weights; a slot is split * n_tok + token */
     float *part;    /* [max_seqs, slots, heads, wide] */
-    int slots;
+    int slots, max_units;
     size_t n_bytes;
 };
 

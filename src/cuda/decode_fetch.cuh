@@ -17,7 +17,7 @@ struct decode_args {
     const void *q;
     void *out;
     size_t q_stride, out_stride;
-    int heads, kv_heads, head_dim;
+    int heads, kv_heads, head_dim, max_position;
     enum atom_cuda_float type;
     float scale; /* of scores, for powers of two */
     bool whole;  /* four numbers of a query can be read at once, and every channel is one */
@@ -38,13 +38,14 @@ struct giver {
     int word;  /* lanes 0 to 7: of the unit that was read last */
 };
 
+/* The first read does not wait for n_items: units past the last hold anything, and are there. */
 PAGE_FN int read_word(const decode_args &a, int item, int n_items)
 {
-    int lane = threadIdx.x % 32;
-    if (item >= n_items || lane >= UNIT_WORDS)
-        return 0;
-    int word = reinterpret_cast<const int *>(a.space.units + item / a.kv_heads)[lane];
-    return lane == UNIT_WORDS - 1 ? item % a.kv_heads : word;
+    int lane = threadIdx.x % 32, at = item / a.kv_heads, word = 0;
+    if (at < a.space.max_units && lane < UNIT_WORDS)
+        word = reinterpret_cast<const int *>(a.space.units + at)[lane];
+    word = lane == UNIT_WORDS - 1 ? item - at * a.kv_heads : word;
+    return item < n_items ? word : 0;
 }
 
 PAGE_FN void put_word(queue &q, int k, int word)
@@ -118,10 +119,11 @@ PAGE_FN void enter_item(const decode_args &a, const queue &q, cursor &c)
 
 template <class D> PAGE_FN void fetch_page(const decode_args &a, const queue &q, cursor &c, uint32_t to)
 {
-    while (c.i >= c.n && c.k + 1 < c.known) {
-        c.k++;
-        enter_item(a, q, c);
-    }
+    if (c.i >= c.n)
+        while (c.i >= c.n && c.k + 1 < c.known) {
+            c.k++;
+            enter_item(a, q, c);
+        }
     if (c.i < c.n) {
         int at16 = (int)(threadIdx.x % 32) * 16, page = __shfl_sync(0xFFFFFFFFu, c.ids, c.i & 31);
         const uint8_t *from = a.pages + (size_t)(uint32_t)page * a.page_bytes + (c.head * D::page + at16);

@@ -18,7 +18,7 @@ template <int WIDE, int BITS, bool PRE> struct decode_dims {
     static constexpr bool pre = PRE, integers = BITS != 16;
     static constexpr int key_n = key_words(WIDE, BITS), value_n = value_words(WIDE, BITS);
     static constexpr int half = half_bytes(WIDE, BITS), data = data_bytes(WIDE, BITS), page = 2 * half;
-    static constexpr int warps = page > 8192 ? 2 : 4;                    /* of a block */
+    static constexpr int warps = page > 8192 ? 1 : page > 4500 ? 2 : 4;  /* of a block */
     static constexpr int stages = page < 2200 ? 6 : page < 4500 ? 4 : 3; /* pages of a warp's ring */
     static constexpr bool two = stages >= 4 && !PRE;                     /* pages at a time */
     static constexpr int ahead = stages - (two ? 2 : 1);                 /* that are on their way or there */

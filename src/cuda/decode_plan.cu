@@ -16,6 +16,7 @@ decode_space atom_cuda_decode_space(const struct atom_cuda_kv *kv, int max_seqs,
     }
     size_t rows = (size_t)max_seqs * (size_t)d.slots * (size_t)kv->heads;
     size_t units = (size_t)max_seqs * (size_t)d.slots * (2 + tiles);
+    d.max_units = (int)units;
     d.n_units = (int *)at, d.taken = (int *)at + 1, at += 256;
     d.units = (unit *)at, at += up(units * sizeof(unit));
     d.weight = (float2 *)at, at += up(rows * sizeof(float2));

@@ -38,6 +38,4 @@ static __device__ __forceinline__ float2 load2(const __nv_bfloat16 *p)
 
 static __device__ __forceinline__ float silu(float g, float u) { return g / (1.0f + __expf(-g)) * u; }
 
-static inline size_t float_bytes(enum atom_cuda_float t) { return t == ATOM_CUDA_F32 ? 4 : 2; }
-
 #endif

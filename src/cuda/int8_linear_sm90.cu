@@ -12,6 +12,7 @@
 #include "cuda/lanes.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/tensor_map.cuh"
+#include "cuda/tile_shares.cuh"
 #include "cuda/wgmma_more.cuh"
 
 enum { CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1), FEW = 64 /* tokens */ };
@@ -32,9 +33,9 @@ struct args {
     enum atom_cuda_float type;
     bool silu;
     const int8_t *weights;
-    int steps, n_padded;        /* stages of a tile; rows of a step's weights */
-    int rows, tok_tiles, tiles; /* of a tile; tiles of clusters */
-    uint32_t act_bytes;         /* that a stage's tokens take */
+    int steps, n_padded;            /* stages of a tile; rows of a step's weights */
+    int rows, row_tiles, tok_tiles; /* of a tile; tiles of clusters */
+    uint32_t act_bytes;             /* that a stage's tokens take */
 };
 
 struct ring {
@@ -69,8 +70,10 @@ static __device__ void produce(const struct args &a, const CUtensorMap *acts, st
 {
     using S = shape<TOK, ROWS, CLUSTER>;
     int rank = my_rank<CLUSTER>(), part = a.rows / CLUSTER;
-    for (int tile = blockIdx.x / CLUSTER; tile < a.tiles; tile += gridDim.x / CLUSTER) {
-        int tok0 = (tile % a.tok_tiles * CLUSTER + rank) * TOK, row0 = tile / a.tok_tiles * a.rows;
+    for (int tile = blockIdx.x / CLUSTER; tile < a.row_tiles * a.tok_tiles; tile += gridDim.x / CLUSTER) {
+        int tok_tile, row_tile;
+        tile_place(tile, a.tok_tiles, a.row_tiles, tok_tile, row_tile);
+        int tok0 = (tok_tile * CLUSTER + rank) * TOK, row0 = row_tile * a.rows;
         uint32_t both = (uint32_t)rows_at(a, row0, a.rows) * INT8_CHANNELS,
                  mine = (uint32_t)rows_at(a, row0 + rank * part, part) * INT8_CHANNELS;
         const int8_t *from = a.weights + (size_t)(row0 + rank * part) * INT8_CHANNELS;
@@ -111,7 +114,7 @@ static __device__ __forceinline__ float2 scaled(const struct part &p, int at, fl
 }
 
 /* One of two neighbouring results, at a token's column. */
-template <class T> static __device__ __forceinline__ void put_one(const struct int8_results &r, size_t at, float v)
+template <class T> static __device__ __forceinline__ void put_at(const struct int8_results &r, size_t at, float v)
 {
     if (r.add)
         v += to_float(static_cast<const T *>(r.add)[at]);
@@ -189,9 +192,9 @@ static __device__ __forceinline__ void put_rows(const struct int8_results &r, co
             int row = p.row0 + at + WIDTH * i + q2;
             size_t to = (size_t)tok * r.y_stride + (size_t)(column + 8 * i + q2);
             if (tok < r.n_tok && row < p.end)
-                put_one<T>(r, to, v[i].x);
+                put_at<T>(r, to, v[i].x);
             if (tok < r.n_tok && row + 1 < p.end)
-                put_one<T>(r, to + 1, v[i].y);
+                put_at<T>(r, to + 1, v[i].y);
         }
     }
 }
@@ -335,8 +338,10 @@ template <int TOK, int ROWS, int CLUSTER> static __device__ void multiply(const 
     int group = threadIdx.x / 128 - 1, at = TOK == FEW ? group * S::COLUMNS : 0;
     int line = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4 + (TOK == FEW ? 0 : group * 64);
     int act_at = TOK == FEW ? 0 : group * 64 * INT8_CHANNELS;
-    for (int tile = blockIdx.x / CLUSTER; tile < a.tiles; tile += gridDim.x / CLUSTER) {
-        int tok = (tile % a.tok_tiles * CLUSTER + my_rank<CLUSTER>()) * TOK + line, row0 = tile / a.tok_tiles * a.rows;
+    for (int tile = blockIdx.x / CLUSTER; tile < a.row_tiles * a.tok_tiles; tile += gridDim.x / CLUSTER) {
+        int tok_tile, row_tile;
+        tile_place(tile, a.tok_tiles, a.row_tiles, tok_tile, row_tile);
+        int tok = (tok_tile * CLUSTER + my_rank<CLUSTER>()) * TOK + line, row0 = row_tile * a.rows;
         int sums[S::COLUMNS / 2];
         struct terms<S::COLUMNS> t;
         bring_terms<S::COLUMNS>(a.r, tok, row0 + at, t);
@@ -397,7 +402,7 @@ static enum atom_status launch(const struct atom_cuda_int8_linear *j, int rows, 
                                "asking for shared memory", err);
     if (st)
         return st;
-    int tok_tiles = up(j->a->n_tok, TOK * CLUSTER), tiles = tok_tiles * up(j->w->n, rows);
+    int tok_tiles = up(j->a->n_tok, TOK * CLUSTER), row_tiles = up(j->w->n, rows), tiles = tok_tiles * row_tiles;
     const struct args a = {
         .r = int8_results_of(j),
         .type = j->type,
@@ -406,8 +411,8 @@ static enum atom_status launch(const struct atom_cuda_int8_linear *j, int rows, 
         .steps = k / INT8_CHANNELS,
         .n_padded = j->w->n_padded,
         .rows = rows,
+        .row_tiles = row_tiles,
         .tok_tiles = tok_tiles,
-        .tiles = tiles,
         .act_bytes = (uint32_t)(box * INT8_CHANNELS),
     };
     int clusters = atom_cuda_opened()->n_sm / CLUSTER;

@@ -90,21 +90,62 @@ template <int N> static __device__ void rope(vector<N> &v, const float2 *turns, 
     }
 }
 
-/* step, apart: channel of pair i, side z is i*step + z*apart. */
-template <int N> static __device__ void rotate(vector<N> &v, const shape &s, int step, int apart, float *scratch)
+/* A vector of 64 N channels, butterflies in registers and between lanes, in the order of atom_hadamard: in v the sides
+ * are a channel's lowest bit, in q and k its highest. */
+template <int N> static __device__ void butterflies(vector<N> &v, bool sides_first, float by)
+{
+    for (int turn = 0; turn < 2; turn++)
+        if (turn == (sides_first ? 0 : 1)) {
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                float a = v.x[k][0], b = v.x[k][1];
+                v.x[k][0] = __fadd_rn(a, b);
+                v.x[k][1] = __fsub_rn(a, b);
+            }
+        } else {
+#pragma unroll
+            for (int span = 1; span < 32; span *= 2)
+#pragma unroll
+                for (int j = 0; j < 2 * N; j++) {
+                    float &x = v.x[j / 2][j % 2], other = __shfl_xor_sync(0xFFFFFFFFu, x, span);
+                    x = __fmaf_rn(x, threadIdx.x & span ? -1.0f : 1.0f, other);
+                }
+#pragma unroll
+            for (int span = 1; span < N; span *= 2)
+#pragma unroll
+                for (int j = 0; j < 2 * N; j++)
+                    if (!(j / 2 & span)) {
+                        float a = v.x[j / 2][j % 2], b = v.x[j / 2 + span][j % 2];
+                        v.x[j / 2][j % 2] = __fadd_rn(a, b);
+                        v.x[j / 2 + span][j % 2] = __fsub_rn(a, b);
+                    }
+        }
+#pragma unroll
+    for (int j = 0; j < 2 * N; j++)
+        v.x[j / 2][j % 2] = __fmul_rn(v.x[j / 2][j % 2], by);
+}
+
+/* Any size, through shared memory; step, apart: channel of pair i, side z is i*step + z*apart. */
+template <int N> static __device__ void rotate_any(vector<N> &v, const shape &s, int step, int apart, float *scratch)
 {
     int lane = threadIdx.x % 32, half = s.head_dim / 2;
 #pragma unroll
     for (int j = 0; j < 2 * N; j++)
         if (lane + j / 2 * 32 < half)
             scratch[(lane + j / 2 * 32) * step + j % 2 * apart] = v.x[j / 2][j % 2];
-    __syncwarp();
     hadamard(scratch, s.hadamard, false);
 #pragma unroll
     for (int j = 0; j < 2 * N; j++)
         if (lane + j / 2 * 32 < half)
             v.x[j / 2][j % 2] = scratch[(lane + j / 2 * 32) * step + j % 2 * apart];
-    __syncwarp();
+}
+
+template <int N> static __device__ void rotate(vector<N> &v, const shape &s, bool value, float *scratch)
+{
+    if (s.head_dim == 64 * N)
+        butterflies(v, value, s.hadamard.by);
+    else
+        rotate_any(v, s, value ? 2 : 1, value ? 1 : s.head_dim / 2, scratch);
 }
 
 /* ---- into a page ------------------------------------------------------------------------------------------------- */
@@ -116,7 +157,7 @@ static __device__ float warp_max(float nonnegative)
 
 /* Scale, zero point and integers as atom_kv_quantize_fn finds them. */
 struct grid {
-    float scale;
+    float scale, inverse;
     int zero, top;
     __half stored;
 };
@@ -135,13 +176,24 @@ template <int N> static __device__ grid find_grid(const vector<N> &v, const shap
     float wide = __fdiv_rn(fmaxf(__fsub_rn(high, low), 1e-5f), (float)g.top);
     g.stored = __float2half_rn(fminf(wide, 65504.0f));
     g.scale = __half2float(g.stored);
+    g.inverse = __frcp_rn(g.scale);
     g.zero = __float2int_rn(fminf(__fdiv_rn(-low, g.scale), (float)g.top));
     return g;
 }
 
+/* x / scale as division rounds it, where it matters: from the rounded inverse, two corrections by exact remainders
+ * (Markstein, IBM J. Res. Dev. 34, 1990). Beyond 2048 scales the result is clamped anyway. */
+static __device__ float over_scale(float x, const grid &g)
+{
+    x = fminf(fmaxf(x, -2048.0f * g.scale), 2048.0f * g.scale);
+    float q = __fmul_rn(x, g.inverse);
+    q = __fmaf_rn(__fmaf_rn(-q, g.scale, x), g.inverse, q);
+    return __fmaf_rn(__fmaf_rn(-q, g.scale, x), g.inverse, q);
+}
+
 static __device__ int quantize(float x, const grid &g)
 {
-    float t = fminf(fmaxf(__fdiv_rn(x, g.scale), -1024.0f), 1024.0f);
+    float t = fminf(fmaxf(over_scale(x, g), -1024.0f), 1024.0f);
     return min(max(__float2int_rn(t) + g.zero, 0), g.top);
 }
 
@@ -154,7 +206,7 @@ template <int N> static __device__ bool is_finite(const vector<N> &v, bool half)
     return __all_sync(0xFFFFFFFFu, fine);
 }
 
-template <int N>
+template <int WIDE, int N>
 static __device__ void put_half(const vector<N> &v, const shape &s, bool keys, int p, bool fine, uint8_t *to)
 {
     int lane = threadIdx.x % 32;
@@ -163,13 +215,14 @@ static __device__ void put_half(const vector<N> &v, const shape &s, bool keys, i
         int i = lane + 32 * k;
         if (i >= s.head_dim / 2)
             continue;
-        place at = keys ? key_place(s.wide, 16, p, i) : value_place(s.wide, 16, p, i);
+        place at = keys ? key_place(WIDE, 16, p, i) : value_place(WIDE, 16, p, i);
         *(__half *)(to + at.at) = __float2half_rn(fine ? v.x[k][0] : 0.0f);
         *(__half *)(to + at.at + at.apart) = __float2half_rn(fine ? v.x[k][1] : 0.0f);
     }
 }
 
-template <int N>
+/* BITS: 8 or 4, which 3 are kept as. */
+template <int WIDE, int BITS, int N>
 static __device__ void put_integers(const vector<N> &v, const shape &s, bool keys, int p, bool fine, uint8_t *to)
 {
     int lane = threadIdx.x % 32;
@@ -181,21 +234,21 @@ static __device__ void put_integers(const vector<N> &v, const shape &s, bool key
         int i = lane + 32 * k, a = fine ? quantize(v.x[k][0], g) : 0, b = fine ? quantize(v.x[k][1], g) : 0;
         if (i >= s.head_dim / 2)
             continue;
-        place at = keys ? key_place(s.wide, s.bits, p, i) : value_place(s.wide, s.bits, p, i);
-        to[at.at] = (uint8_t)(at.apart ? a : a | b << 4);
-        if (at.apart)
+        place at = keys ? key_place(WIDE, BITS, p, i) : value_place(WIDE, BITS, p, i);
+        to[at.at] = (uint8_t)(BITS == 8 ? a : a | b << 4);
+        if (BITS == 8)
             to[at.at + at.apart] = (uint8_t)b;
     }
     if (lane == 0)
-        *(uint32_t *)(to + tail_offset(s.wide, s.bits, p)) =
-            fine ? __half_as_ushort(g.stored) | (uint32_t)g.zero << 16 : 0;
+        *(uint32_t *)(to + tail_offset(WIDE, BITS, p)) = fine ? __half_as_ushort(g.stored) | (uint32_t)g.zero << 16 : 0;
 }
 
 /* ---- the kernel -------------------------------------------------------------------------------------------------- */
 
 enum role { QUERY, KEY, VALUE };
 
-template <int N> static __device__ void put(const vector<N> &v, const store_args &a, enum role role, int head, int row)
+template <int WIDE, int N>
+static __device__ void put(const vector<N> &v, const store_args &a, enum role role, int head, int row)
 {
     const struct atom_cuda_seq *seq = &a.step.seqs[a.step.seq_of[row]];
     int pos = seq->pos0 + row - seq->first_tok;
@@ -203,15 +256,18 @@ template <int N> static __device__ void put(const vector<N> &v, const store_args
     uint8_t *to = a.pages + (size_t)page * a.s.page_bytes + (size_t)(2 * head + (role == VALUE)) * a.s.half_bytes;
     bool fine = is_finite(v, a.s.bits == 16);
     if (a.s.bits == 16)
-        put_half(v, a.s, role == KEY, pos % PAGE, fine, to);
+        put_half<WIDE>(v, a.s, role == KEY, pos % PAGE, fine, to);
+    else if (a.s.bits == 8)
+        put_integers<WIDE, 8>(v, a.s, role == KEY, pos % PAGE, fine, to);
     else
-        put_integers(v, a.s, role == KEY, pos % PAGE, fine, to);
+        put_integers<WIDE, 4>(v, a.s, role == KEY, pos % PAGE, fine, to);
     if (!fine && threadIdx.x % 32 == 0)
         atomicCAS(a.bad + row, 0, a.where);
 }
 
-template <class T, int N> static __global__ void __launch_bounds__(STORE_WARPS * 32) store(const store_args a)
+template <class T, int WIDE> static __global__ void __launch_bounds__(STORE_WARPS * 32) store(const store_args a)
 {
+    constexpr int N = (WIDE + 63) / 64;
     extern __shared__ float scratch[];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.y, half = a.s.head_dim / 2;
     int head = blockIdx.x * STORE_WARPS + warp, seq = a.step.seq_of[row];
@@ -230,9 +286,9 @@ template <class T, int N> static __global__ void __launch_bounds__(STORE_WARPS *
     if (role == QUERY || (role == KEY && a.s.rope_keys))
         rope(v, a.turns + (size_t)(of->pos0 + row - of->first_tok) * half, half);
     if (role == VALUE ? a.s.rotate_v : a.s.rotate_qk)
-        rotate(v, a.s, step, apart, scratch + warp * a.s.head_dim);
+        rotate(v, a.s, role == VALUE, scratch + warp * a.s.head_dim);
     if (role != QUERY)
-        return put(v, a, role, (head - a.s.heads) % a.s.kv_heads, row);
+        return put<WIDE>(v, a, role, (head - a.s.heads) % a.s.kv_heads, row);
 #pragma unroll
     for (int j = 0; j < 2 * N; j++)
         if (lane + j / 2 * 32 < half)
@@ -260,12 +316,14 @@ template <class T> static void launch_store(const store_args &a, cudaStream_t s)
     int heads = a.s.heads + 2 * a.s.kv_heads;
     dim3 grid((unsigned)((heads + STORE_WARPS - 1) / STORE_WARPS), (unsigned)a.step.max_tok);
     size_t scratch = a.s.rotate_qk || a.s.rotate_v ? (size_t)(STORE_WARPS * a.s.head_dim) * sizeof(float) : 0;
-    if (a.s.head_dim <= 64)
-        store<T, 1><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
-    else if (a.s.head_dim <= 128)
-        store<T, 2><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
+    if (a.s.wide == 64)
+        store<T, 64><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
+    else if (a.s.wide == 96)
+        store<T, 96><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
+    else if (a.s.wide == 128)
+        store<T, 128><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
     else
-        store<T, 4><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
+        store<T, 256><<<grid, STORE_WARPS * 32, scratch, s>>>(a);
 }
 
 extern "C" enum atom_status atom_cuda_store_run(const struct atom_cuda_store *job, atom_cuda_stream s,

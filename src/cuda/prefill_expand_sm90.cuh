@@ -102,17 +102,15 @@ template <int D> static __device__ void expand(const struct args &a, struct shar
                 expand_page<D, 8>(a, b, task, i * PAGE, page, to);
             else
                 expand_page<D, 4>(a, b, task, i * PAGE, page, to);
-            __syncwarp();
-            if (lane == 0)
-                arrive_at(&b.page_empty[slot]);
+            arrive_at(&b.page_empty[slot]);
         }
         __syncwarp();
         if (lane == 0) {
             fence_counts();
             add_count(a.filled + task.place);
             add_count(a.ready + task.group);
-            arrive_at(&b.task_empty[t.stage]);
         }
+        arrive_at(&b.task_empty[t.stage]);
     }
 }
 

@@ -8,6 +8,17 @@
 #ifndef ATOM_CUDA_TILE_SHARES_CUH
 #define ATOM_CUDA_TILE_SHARES_CUH
 
+/* Where a tile lies: bands of eight tiles of tokens, in a band tokens first, then rows; so that what runs at once
+ * shares weights and tokens alike, and both stay in the cache. */
+static __device__ __forceinline__ void tile_place(int tile, int tok_tiles, int row_tiles, int &tok, int &row)
+{
+    enum { BAND = 8 };
+    int first = tile / (BAND * row_tiles) * BAND, width = tok_tiles - first < BAND ? tok_tiles - first : BAND;
+    tile -= first * row_tiles;
+    tok = first + tile % width;
+    row = tile / width;
+}
+
 struct tiles {
     int count, whole; /* those that are not cut come first */
     int steps;        /* of a tile */
@@ -20,10 +31,10 @@ struct share {
     int at, end; /* of the steps that are dealt out */
 };
 
-/* The first of a worker's steps. */
+/* The first of a worker's steps. Tiles that are cut are fewer than workers, so that 32 bits hold the product. */
 static __device__ __forceinline__ int dealt_from(const struct tiles &t, int worker, int workers)
 {
-    return (int)((long long)(t.count - t.whole) * t.steps * worker / workers);
+    return (int)((unsigned)((t.count - t.whole) * t.steps) * (unsigned)worker / (unsigned)workers);
 }
 
 static __device__ __forceinline__ void share_begin(const struct tiles &t, int worker, int workers, struct share &w)
@@ -61,7 +72,7 @@ static __device__ __forceinline__ bool is_piece(const struct tiles &t, const str
 /* The worker that has a step of those that are dealt out. */
 static __device__ __forceinline__ int worker_of(const struct tiles &t, const struct share &w, int step)
 {
-    return (int)(((long long)(step + 1) * w.workers - 1) / ((long long)(t.count - t.whole) * t.steps));
+    return (int)(((unsigned)(step + 1) * (unsigned)w.workers - 1) / (unsigned)((t.count - t.whole) * t.steps));
 }
 
 /* Where pieces meet. A worker has two slots: for a piece of a tile that another began, and for one that it begins. A
@@ -72,11 +83,11 @@ struct meeting {
     void *slots;  /* [workers][2][parts][n][128] */
 };
 
-/* Leaves a warpgroup's sums; true for the last of its tile's pieces, which then has all. Threads whose even (or odd)
- * pairs of sums are of no use leave them out. barrier: a named one, of the 128 threads. */
+/* Leaves a warpgroup's sums; true for the last of its tile's pieces, which then has all. barrier: a named one, of the
+ * 128 threads. */
 template <int N, class T>
 static __device__ bool meet(const struct tiles &t, const struct share &w, const struct meeting &m, int part,
-                            int barrier, bool even, bool odd, T (&sums)[N])
+                            int barrier, T (&sums)[N])
 {
     __shared__ int before[8];
     int thread = threadIdx.x % 128, tile = w.tile - t.whole, first = tile * t.steps;
@@ -85,8 +96,7 @@ static __device__ bool meet(const struct tiles &t, const struct share &w, const 
     T *mine = slots + (size_t)(2 * w.worker + (w.from == 0)) * slot;
 #pragma unroll
     for (int e = 0; e < N; e++)
-        if (e / 2 % 2 ? odd : even)
-            __stcg(mine + e * 128, sums[e]);
+        __stcg(mine + e * 128, sums[e]);
     __threadfence();
     asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory");
     if (thread == 0)
@@ -104,8 +114,7 @@ static __device__ bool meet(const struct tiles &t, const struct share &w, const 
             continue;
 #pragma unroll
         for (int e = 0; e < N; e++)
-            if (e / 2 % 2 ? odd : even)
-                sums[e] = worker == begun ? __ldcg(from + e * 128) : sums[e] + __ldcg(from + e * 128);
+            sums[e] = worker == begun ? __ldcg(from + e * 128) : sums[e] + __ldcg(from + e * 128);
     }
     return true;
 }

@@ -19,9 +19,10 @@
 
 enum { CLUSTER = 2, FEW = 64 /* tokens, at most, of tiles that are cut */, HALF = 64 /* channels: 128 bytes */ };
 
-template <int BN> struct shape {
+/* EXACT: scales come after products, pairs of warpgroups take turns; else they are multiplied on before. */
+template <int BN, bool EXACT> struct shape {
     enum {
-        PAIRS = BN <= FEW ? 2 : 1,
+        PAIRS = EXACT ? 2 : 1,
         THREADS = 128 * (2 * PAIRS + 1),
         SMEM_MAX = 222 * 1024,
         X_BYTES = BN * 2 * ATOM_CUDA_RUN,
@@ -49,7 +50,7 @@ struct args {
     const uint8_t *weights;
     struct tiles tiles; /* of clusters; a step is a group */
     struct meeting meeting;
-    int tok_tiles;
+    int row_tiles, tok_tiles; /* of clusters */
     struct results r;
 };
 
@@ -60,30 +61,36 @@ struct ring {
     uint32_t phase;
 };
 
-template <int BN> static __device__ __forceinline__ void next(struct ring &r)
+template <int BN, bool EXACT> static __device__ __forceinline__ void next(struct ring &r)
 {
-    if (++r.stage == shape<BN>::STAGES) {
+    if (++r.stage == shape<BN, EXACT>::STAGES) {
         r.stage = 0;
         r.phase ^= 1;
     }
 }
 
-static __device__ __forceinline__ int row_tile_of(const struct args &a, const struct share &w)
+/* First token and tile of 128 rows of this block's part of a tile. */
+template <int BN>
+static __device__ __forceinline__ void place_of(const struct args &a, const struct share &w, int &tok0, int &row_tile)
 {
-    return w.tile / a.tok_tiles * CLUSTER + (int)cluster_rank();
+    tile_place(w.tile, a.tok_tiles, a.row_tiles, tok0, row_tile);
+    tok0 *= BN;
+    row_tile = row_tile * CLUSTER + (int)cluster_rank();
 }
 
-template <int BN> static __device__ void produce(const struct args &a, const CUtensorMap *map, struct ring r)
+template <int BN, bool EXACT>
+static __device__ void produce(const struct args &a, const CUtensorMap *map, struct ring r)
 {
-    using S = shape<BN>;
+    using S = shape<BN, EXACT>;
     enum { MINE = BN / CLUSTER };
     struct share w;
     share_begin(a.tiles, blockIdx.x / CLUSTER, gridDim.x / CLUSTER, w);
     while (share_next(a.tiles, w)) {
-        const uint8_t *from =
-            a.weights + ((size_t)row_tile_of(a, w) * (size_t)a.tiles.steps + (size_t)w.from) * W4_GROUP_BYTES;
-        int rank = (int)cluster_rank(), tok0 = w.tile % a.tok_tiles * BN + rank * MINE;
-        for (int step = w.from; step < w.to; step++, next<BN>(r), from += W4_GROUP_BYTES) {
+        int rank = (int)cluster_rank(), tok0, row_tile;
+        place_of<BN>(a, w, tok0, row_tile);
+        tok0 += rank * MINE;
+        const uint8_t *from = a.weights + ((size_t)row_tile * (size_t)a.tiles.steps + (size_t)w.from) * W4_GROUP_BYTES;
+        for (int step = w.from; step < w.to; step++, next<BN, EXACT>(r), from += W4_GROUP_BYTES) {
             uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
             uint64_t *full = &r.full[r.stage];
             barrier_wait(&r.empty[r.stage], r.phase ^ 1);
@@ -125,10 +132,11 @@ struct operands {
     uint64_t x;             /* descriptor */
 };
 
-template <int BN> static __device__ __forceinline__ struct operands operands_of(const uint8_t *stage, int group)
+template <int BN, bool EXACT>
+static __device__ __forceinline__ struct operands operands_of(const uint8_t *stage, int group)
 {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const uint8_t *w = stage + shape<BN>::X_BYTES;
+    const uint8_t *w = stage + shape<BN, EXACT>::X_BYTES;
     struct operands o = {w + group * 4096 + warp * 512 + lane * 16,
                          reinterpret_cast<const __half2 *>(w + W4_NIBBLE_BYTES)[group * 32 + warp * 8 + lane / 4],
                          swizzled_descriptor(stage)};
@@ -155,13 +163,14 @@ static __device__ __forceinline__ void release(const struct ring &r, int stage)
 
 /* Steps from, to of a tile, weights scaled. Half a group is unpacked while the other multiplies; the gap between two
  * groups is the other warpgroup's. (Products in flight across the loop's end would make ptxas wait after each.) */
-template <int BN, class X>
+template <int BN, bool EXACT, class X>
 static __device__ __forceinline__ void sum_scaled(struct ring &r, const struct share &w, int group, float (&y)[BN / 2])
 {
-    for (int step = w.from; step < w.to; step++, next<BN>(r)) {
+    for (int step = w.from; step < w.to; step++, next<BN, EXACT>(r)) {
         uint32_t a[2][4][4];
         barrier_wait(&r.full[r.stage], r.phase);
-        const struct operands o = operands_of<BN>(r.stages + (size_t)r.stage * shape<BN>::STAGE_BYTES, group);
+        const struct operands o =
+            operands_of<BN, EXACT>(r.stages + (size_t)r.stage * shape<BN, EXACT>::STAGE_BYTES, group);
         const typename pair_of<X>::type s[2] = {pair_of<X>::twice(__low2half(o.scales)),
                                                 pair_of<X>::twice(__high2half(o.scales))};
 #pragma unroll
@@ -175,7 +184,7 @@ static __device__ __forceinline__ void sum_scaled(struct ring &r, const struct s
 }
 
 /* The pair's share of the steps, each group's sums scaled by themselves. */
-template <int BN, class X>
+template <int BN, bool EXACT, class X>
 static __device__ __forceinline__ void sum_exact(struct ring &r, const struct share &w, int group, int pair,
                                                  float (&y)[BN / 2])
 {
@@ -183,13 +192,14 @@ static __device__ __forceinline__ void sum_exact(struct ring &r, const struct sh
 #pragma unroll
     for (int e = 0; e < BN / 2; e++)
         y[e] = 0.0f;
-    for (int step = w.from; step < w.to; step++, next<BN>(r)) {
-        if ((step - w.from) % shape<BN>::PAIRS != pair)
+    for (int step = w.from; step < w.to; step++, next<BN, EXACT>(r)) {
+        if ((step - w.from) % shape<BN, EXACT>::PAIRS != pair)
             continue;
         uint32_t a[2][4][4];
         float sums[BN / 2];
         barrier_wait(&r.full[r.stage], r.phase);
-        const struct operands o = operands_of<BN>(r.stages + (size_t)r.stage * shape<BN>::STAGE_BYTES, group);
+        const struct operands o =
+            operands_of<BN, EXACT>(r.stages + (size_t)r.stage * shape<BN, EXACT>::STAGE_BYTES, group);
         float s0 = __low2float(o.scales), s1 = __high2float(o.scales);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -327,33 +337,34 @@ static __device__ __forceinline__ void put_tile(const struct results &r, int tok
         put_typed<BN, float>(r, tok0, row0, y);
 }
 
-template <int BN, class X> static __device__ void multiply(const struct args &a, struct ring r, float *buffer)
+template <int BN, bool EXACT, class X>
+static __device__ void multiply(const struct args &a, struct ring r, float *buffer)
 {
     int group = (threadIdx.x / 128 - 1) % 2, pair = (threadIdx.x / 128 - 1) / 2;
     struct share w;
     share_begin(a.tiles, blockIdx.x / CLUSTER, gridDim.x / CLUSTER, w);
     while (share_next(a.tiles, w)) {
         float y[BN / 2];
-        if constexpr (BN <= FEW) {
-            sum_exact<BN, X>(r, w, group, pair, y);
+        if constexpr (EXACT) {
+            sum_exact<BN, EXACT, X>(r, w, group, pair, y);
             join_pairs<BN>(buffer, group, pair, y);
             if (pair == 1)
                 continue;
-            if (is_piece(a.tiles, w) &&
-                !meet(a.tiles, w, a.meeting, (int)cluster_rank() * 2 + group, 1 + group, true, true, y))
+            if (is_piece(a.tiles, w) && !meet(a.tiles, w, a.meeting, (int)cluster_rank() * 2 + group, 1 + group, y))
                 continue;
         } else
-            sum_scaled<BN, X>(r, w, group, y);
-        put_tile<BN>(a.r, w.tile % a.tok_tiles * BN,
-                     row_tile_of(a, w) * W4_ROWS + group * 64 + threadIdx.x / 32 % 4 * 16, y);
+            sum_scaled<BN, EXACT, X>(r, w, group, y);
+        int tok0, row_tile;
+        place_of<BN>(a, w, tok0, row_tile);
+        put_tile<BN>(a.r, tok0, row_tile * W4_ROWS + group * 64 + threadIdx.x / 32 % 4 * 16, y);
     }
 }
 
-template <int BN, class X>
-static __global__ void __launch_bounds__(shape<BN>::THREADS, 1)
+template <int BN, bool EXACT, class X>
+static __global__ void __launch_bounds__(shape<BN, EXACT>::THREADS, 1)
     w4a16(const __grid_constant__ CUtensorMap map, const struct args a)
 {
-    using S = shape<BN>;
+    using S = shape<BN, EXACT>;
     extern __shared__ uint8_t raw[];
     __shared__ uint64_t full[S::STAGES], empty[S::STAGES];
     struct ring r = {raw + (1024 - smem_address(raw) % 1024) % 1024, full, empty, 0, 0};
@@ -369,10 +380,10 @@ static __global__ void __launch_bounds__(shape<BN>::THREADS, 1)
     if (threadIdx.x < 128) {
         registers_down<S::PRODUCER_REGISTERS>();
         if (threadIdx.x == 0)
-            produce<BN>(a, &map, r);
+            produce<BN, EXACT>(a, &map, r);
     } else {
         registers_up<S::CONSUMER_REGISTERS>();
-        multiply<BN, X>(a, r, reinterpret_cast<float *>(r.stages + S::STAGES * S::STAGE_BYTES));
+        multiply<BN, EXACT, X>(a, r, reinterpret_cast<float *>(r.stages + S::STAGES * S::STAGE_BYTES));
     }
     cluster_sync(); /* nobody leaves while the other may still write to its barriers */
 }
@@ -394,10 +405,10 @@ static struct results results_of(const struct atom_cuda_w4a16 *j)
     return r;
 }
 
-template <int BN, class X>
+template <int BN, bool EXACT, class X>
 static enum atom_status launch(const struct atom_cuda_w4a16 *j, atom_cuda_stream s, struct atom_error *err)
 {
-    using S = shape<BN>;
+    using S = shape<BN, EXACT>;
     const struct tensor_matrix x = {j->x_type == ATOM_CUDA_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
                                                                : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
                                     j->x,
@@ -410,7 +421,7 @@ static enum atom_status launch(const struct atom_cuda_w4a16 *j, atom_cuda_stream
     enum atom_status st = tensor_map(&x, &map, err);
     st = st ? st
             : atom_cuda_status(
-                  cudaFuncSetAttribute(w4a16<BN, X>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES),
+                  cudaFuncSetAttribute(w4a16<BN, EXACT, X>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES),
                   "asking for shared memory", err);
     if (st)
         return st;
@@ -418,12 +429,13 @@ static enum atom_status launch(const struct atom_cuda_w4a16 *j, atom_cuda_stream
         count = j->w->n_tiles / CLUSTER * tok_tiles;
     const struct args a = {
         .weights = j->w->data,
-        .tiles = {count, BN <= FEW ? count / clusters * clusters : count, j->w->n_groups},
+        .tiles = {count, EXACT ? count / clusters * clusters : count, j->w->n_groups},
         .meeting = {CLUSTER * 2, (int *)j->workspace, (uint8_t *)j->workspace + ARRIVED_BYTES},
+        .row_tiles = j->w->n_tiles / CLUSTER,
         .tok_tiles = tok_tiles,
         .r = results_of(j),
     };
-    if (BN > FEW && count < clusters)
+    if (!EXACT && count < clusters)
         clusters = count;
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute cluster = {};
@@ -436,18 +448,16 @@ static enum atom_status launch(const struct atom_cuda_w4a16 *j, atom_cuda_stream
     config.stream = s;
     config.attrs = &cluster;
     config.numAttrs = 1;
-    return atom_cuda_status(cudaLaunchKernelEx(&config, w4a16<BN, X>, map, a), "starting a w4a16 linear", err);
+    return atom_cuda_status(cudaLaunchKernelEx(&config, w4a16<BN, EXACT, X>, map, a), "starting a w4a16 linear", err);
 }
 
 /* Tokens of a tile: whole rounds of blocks, and not much more than is asked for. */
 static int tile_for(const struct atom_cuda_w4a16 *j)
 {
-    static const int tiles[] = {96, 128, 192, 256};
-    enum { TILE_COST = 16 /* what a tile takes besides its tokens, in tokens */ };
+    static const int tiles[] = {32, 64, 96, 128, 192, 256};
+    enum { TILE_COST = 50 /* what a tile takes besides its tokens, in tokens */ };
     int best = 256, least = 1 << 30, clusters = atom_cuda_opened()->n_sm / CLUSTER;
-    if (j->n_tok <= FEW)
-        return j->n_tok <= 16 ? 16 : j->n_tok <= 32 ? 32 : 64;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 6; i++) {
         int count = j->w->n_tiles / CLUSTER * ((j->n_tok + tiles[i] - 1) / tiles[i]);
         int cost = (count + clusters - 1) / clusters * (tiles[i] + TILE_COST);
         if (cost <= least) {
@@ -461,21 +471,21 @@ static int tile_for(const struct atom_cuda_w4a16 *j)
 template <class X>
 static enum atom_status launch(const struct atom_cuda_w4a16 *j, atom_cuda_stream s, struct atom_error *err)
 {
+    if (j->n_tok <= FEW)
+        return j->n_tok <= 32 ? launch<32, true, X>(j, s, err) : launch<64, true, X>(j, s, err);
     switch (tile_for(j)) {
-    case 16:
-        return launch<16, X>(j, s, err);
     case 32:
-        return launch<32, X>(j, s, err);
+        return launch<32, false, X>(j, s, err);
     case 64:
-        return launch<64, X>(j, s, err);
+        return launch<64, false, X>(j, s, err);
     case 96:
-        return launch<96, X>(j, s, err);
+        return launch<96, false, X>(j, s, err);
     case 128:
-        return launch<128, X>(j, s, err);
+        return launch<128, false, X>(j, s, err);
     case 192:
-        return launch<192, X>(j, s, err);
+        return launch<192, false, X>(j, s, err);
     default:
-        return launch<256, X>(j, s, err);
+        return launch<256, false, X>(j, s, err);
     }
 }
 

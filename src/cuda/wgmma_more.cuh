@@ -79,14 +79,12 @@ template <int N, class T> struct wgmma_half;
                          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more));                             \
         }                                                                                                              \
     }
-WGMMA_HALF(16, 8, __half, "f16.f16", 8, 9, 10, 11, 12, 13);
 WGMMA_HALF(32, 16, __half, "f16.f16", 16, 17, 18, 19, 20, 21);
 WGMMA_HALF(64, 32, __half, "f16.f16", 32, 33, 34, 35, 36, 37);
 WGMMA_HALF(96, 48, __half, "f16.f16", 48, 49, 50, 51, 52, 53);
 WGMMA_HALF(128, 64, __half, "f16.f16", 64, 65, 66, 67, 68, 69);
 WGMMA_HALF(192, 96, __half, "f16.f16", 96, 97, 98, 99, 100, 101);
 WGMMA_HALF(256, 128, __half, "f16.f16", 128, 129, 130, 131, 132, 133);
-WGMMA_HALF(16, 8, __nv_bfloat16, "bf16.bf16", 8, 9, 10, 11, 12, 13);
 WGMMA_HALF(32, 16, __nv_bfloat16, "bf16.bf16", 16, 17, 18, 19, 20, 21);
 WGMMA_HALF(64, 32, __nv_bfloat16, "bf16.bf16", 32, 33, 34, 35, 36, 37);
 WGMMA_HALF(96, 48, __nv_bfloat16, "bf16.bf16", 48, 49, 50, 51, 52, 53);
