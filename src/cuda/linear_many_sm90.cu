@@ -12,8 +12,8 @@
  * - a warpgroup's tokens are two halves with sums of their own: one half is on the tensor cores while the other is
  *   scaled.
  *
- * One warp brings runs into a ring of stages; the token scales come cut already (ops.h). Two blocks that form a cluster
- * have the same tokens: each brings half of them, for both. */
+ * Two threads bring runs into a ring of stages; the token scales come cut already (ops.h). Two blocks that form a
+ * cluster have the same tokens: each brings half of them, for both. */
 #include "cuda/linear_sm90.cuh"
 
 /* What a launch describes to the tensor copies. */
@@ -58,26 +58,54 @@ template <int BN> static __device__ __forceinline__ bool item_at(const struct ar
 
 /* ---- feeding ----------------------------------------------------------------------------------------------------- */
 
-template <int BN> static __device__ void produce(const struct args &a, const CUtensorMap *map, struct ring r)
+/* Two threads bring a stage. They have few registers and few turns to issue, and what they take longer the tensor cores
+ * wait: so each does little, and by steps.
+ *
+ * Weights and scales: N_BYTES of weights a run, `runs` of them from w on; `step` floats to the next run's scales. */
+template <int BN, int N_BYTES>
+static __device__ __forceinline__ void bring_rows(struct ring &r, const uint8_t *&w, const float *&parts, int runs,
+                                                  uint32_t part_bytes, size_t step)
 {
     using S = many_shape<BN>;
-    int rank = (int)cluster_rank();
+    for (; runs > 0; runs--, next<S>(r)) {
+        uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
+        uint64_t *full = &r.full[r.stage];
+        barrier_wait(&r.empty[r.stage], r.phase ^ 1);
+        barrier_arrive_expect(full, S::ACT_BYTES + N_BYTES + part_bytes);
+        bulk_copy(to + S::WEIGHT_AT, w, N_BYTES, full);
+        bulk_copy(to + S::TOK_SCALE_AT, parts, part_bytes, full);
+        w += N_BYTES;
+        parts += step;
+    }
+}
+
+template <int BN> static __device__ __forceinline__ void produce_rows(const struct args &a, struct ring r)
+{
+    using S = many_shape<BN>;
     struct item it;
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
         const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, it.run0);
-        uint32_t part_bytes = (uint32_t)(a.tok_stride - it.tok0 < BN ? a.tok_stride - it.tok0 : BN) * 16;
-        for (int run = it.run0; run < it.run1; run++, next<S>(r)) {
-            int scale = run < a.n_groups ? run : a.n_groups; /* outliers have one for all runs */
-            uint32_t w_bytes = run < a.n_groups ? NIBBLE_RUN_BYTES : BYTE_RUN_BYTES;
-            uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
+        int nibbles = max(0, min(it.run1, a.n_groups) - it.run0), scale = min(it.run0, a.n_groups);
+        const float *parts = a.scale_parts + ((size_t)scale * a.tok_stride + it.tok0) * 4;
+        uint32_t part_bytes = (uint32_t)min(a.tok_stride - it.tok0, BN) * 16;
+        bring_rows<BN, NIBBLE_RUN_BYTES>(r, w, parts, nibbles, part_bytes, (size_t)a.tok_stride * 4);
+        bring_rows<BN, BYTE_RUN_BYTES>(r, w, parts, it.run1 - it.run0 - nibbles, part_bytes, 0);
+    }
+}
+
+template <int BN>
+static __device__ __forceinline__ void produce_tokens(const struct args &a, const CUtensorMap *map, struct ring r)
+{
+    using S = many_shape<BN>;
+    enum { SHARE = BN / S::CLUSTER };
+    struct item it;
+    int first = (int)cluster_rank() * SHARE;
+    for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
+        int x = it.run0 * ATOM_CUDA_RUN, y = it.tok0 + first;
+        for (int runs = it.run1 - it.run0; runs > 0; runs--, next<S>(r), x += ATOM_CUDA_RUN) {
             barrier_wait(&r.empty[r.stage], r.phase ^ 1);
-            barrier_arrive_expect(&r.full[r.stage], S::ACT_BYTES + w_bytes + part_bytes);
-            bulk_copy(to + S::WEIGHT_AT, w, w_bytes, &r.full[r.stage]);
-            tensor_copy(to + rank * (S::ACT_BYTES / S::CLUSTER), map, run * ATOM_CUDA_RUN,
-                        it.tok0 + rank * (BN / S::CLUSTER), &r.full[r.stage], (1 << S::CLUSTER) - 1);
-            bulk_copy(to + S::TOK_SCALE_AT, a.scale_parts + ((size_t)scale * a.tok_stride + it.tok0) * 4, part_bytes,
-                      &r.full[r.stage]);
-            w += w_bytes;
+            tensor_copy(r.stages + (size_t)r.stage * S::STAGE_BYTES + first * ATOM_CUDA_RUN, map, x, y,
+                        &r.full[r.stage], (1 << S::CLUSTER) - 1);
         }
     }
 }
@@ -385,7 +413,9 @@ static __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x < 128) {
         registers_down<S::PRODUCER_REGISTERS>();
         if (threadIdx.x == 0)
-            produce<BN>(a, &m.tokens, r);
+            produce_rows<BN>(a, r);
+        if (threadIdx.x == 32)
+            produce_tokens<BN>(a, &m.tokens, r);
         __syncwarp();
     } else {
         registers_up<S::CONSUMER_REGISTERS>();
