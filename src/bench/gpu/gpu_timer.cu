@@ -124,8 +124,9 @@ static enum atom_status record(struct atom_gpu_timer *t, const struct atom_gpu_w
     return st;
 }
 
-/* All replays are behind the held head before it is let go. */
-static enum atom_status replay(struct atom_gpu_timer *t, cudaGraphExec_t graph, int repeat, struct atom_error *err)
+/* late: the host did not put all replays behind the held head in time. */
+static enum atom_status replay_once(struct atom_gpu_timer *t, cudaGraphExec_t graph, int repeat, bool *late,
+                                    struct atom_error *err)
 {
     enum atom_status st = atom_cuda_status(cudaGraphLaunch(graph, t->stream), "replaying a graph", err); /* warms up */
     hold<<<1, 1, 0, t->stream>>>(t->turn_there, ++t->turns, MOST_HELD_NS);
@@ -137,9 +138,22 @@ static enum atom_status replay(struct atom_gpu_timer *t, cudaGraphExec_t graph, 
     }
     t->turn[0] = t->turns;
     enum atom_status done = atom_cuda_stream_wait(t->stream, err);
-    if (!st && !done && t->turn[1] == t->turns)
-        return atom_fail(err, ATOM_ERR_DEVICE, "the host took over half a second to start %d graphs", repeat);
+    *late = t->turn[1] == t->turns;
     return st ? st : done;
+}
+
+/* A machine that others use too may stop for a moment: then all are replayed again. */
+static enum atom_status replay(struct atom_gpu_timer *t, cudaGraphExec_t graph, int repeat, struct atom_error *err)
+{
+    enum { ATTEMPTS = 5 };
+    bool late = true;
+    enum atom_status st = ATOM_OK;
+    for (int i = 0; i < ATTEMPTS && late && !st; i++)
+        st = replay_once(t, graph, repeat, &late, err);
+    if (!st && late)
+        return atom_fail(err, ATOM_ERR_DEVICE, "the host took over half a second to start %d graphs, %d times in a row",
+                         repeat, ATTEMPTS);
+    return st;
 }
 
 static int by_size(const void *a, const void *b)
