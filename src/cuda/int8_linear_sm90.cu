@@ -11,6 +11,7 @@
 #include "cuda/int8_linear.cuh"
 #include "cuda/lanes.cuh"
 #include "cuda/ptx.cuh"
+#include "cuda/ring.cuh"
 #include "cuda/tensor_map.cuh"
 #include "cuda/tile_shares.cuh"
 #include "cuda/wgmma_more.cuh"
@@ -37,21 +38,6 @@ struct args {
     int rows, row_tiles, tok_tiles; /* of a tile; tiles of clusters */
     uint32_t act_bytes;             /* that a stage's tokens take */
 };
-
-struct ring {
-    uint8_t *stages;
-    uint64_t *full, *empty;
-    int stage;
-    uint32_t phase;
-};
-
-template <class S> static __device__ __forceinline__ void next(struct ring &r)
-{
-    if (++r.stage == S::STAGES) {
-        r.stage = 0;
-        r.phase ^= 1;
-    }
-}
 
 template <int CLUSTER> static __device__ __forceinline__ int my_rank()
 {
@@ -393,7 +379,7 @@ static enum atom_status launch(const struct atom_cuda_int8_linear *j, int rows, 
     using S = shape<TOK, ROWS, CLUSTER>;
     int few = up(j->a->n_tok, 8) * 8, box = TOK == FEW && few < FEW ? few : TOK, k = j->w->site.k_padded;
     const struct tensor_matrix acts = {
-        CU_TENSOR_MAP_DATA_TYPE_UINT8, j->a->q, k, j->a->tok_stride, (size_t)k, INT8_CHANNELS, box};
+        CU_TENSOR_MAP_DATA_TYPE_UINT8, j->a->q, k, j->a->tok_stride, (size_t)k, INT8_CHANNELS, box, false};
     CUtensorMap map;
     enum atom_status st = tensor_map(&acts, &map, err);
     st = st ? st

@@ -3,70 +3,33 @@
  * 128 rows (linear.cuh) and become INT8 in registers: two instructions make eight of eight nibbles, 16 times the
  * value. */
 #include "cuda/linear_sm90.cuh"
-
-typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                           const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
-                           CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-static encode_fn *find_encode(void)
-{
-    static encode_fn *fn;
-    cudaDriverEntryPointQueryResult found;
-    void *p = NULL;
-    if (!fn &&
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &p, 12000, cudaEnableDefault, &found) ==
-            cudaSuccess &&
-        found == cudaDriverEntryPointSuccess)
-        fn = (encode_fn *)p;
-    return fn;
-}
-
-/* A box [rows, columns] of rows of bytes or of two-byte numbers. */
-struct box {
-    CUtensorMapDataType type;
-    CUtensorMapSwizzle swizzle;
-    size_t columns, rows, stride_bytes;
-    int box_columns, box_rows;
-};
-
-static enum atom_status describe(const struct box *b, const void *data, CUtensorMap *map, struct atom_error *err)
-{
-    encode_fn *encode = find_encode();
-    if (!encode)
-        return atom_fail(err, ATOM_ERR_UNSUPPORTED,
-                         "the CUDA driver has no cuTensorMapEncodeTiled: it is older than CUDA 12");
-    const cuuint64_t dims[2] = {b->columns, b->rows}, strides[1] = {b->stride_bytes};
-    const cuuint32_t box[2] = {(cuuint32_t)b->box_columns, (cuuint32_t)b->box_rows}, step[2] = {1, 1};
-    CUresult e =
-        encode(map, b->type, 2, (void *)(uintptr_t)data, dims, strides, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-               b->swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return e == CUDA_SUCCESS ? ATOM_OK
-                             : atom_fail(err, ATOM_ERR_DEVICE, "CUDA, describing rows to copy: error %d", (int)e);
-}
+#include "cuda/tensor_map.cuh"
 
 enum atom_status atom_cuda_sm90_map(const struct atom_cuda_acts *a, int rows, CUtensorMap *map, struct atom_error *err)
 {
-    const struct box b = {CU_TENSOR_MAP_DATA_TYPE_UINT8,
-                          CU_TENSOR_MAP_SWIZZLE_128B,
-                          (size_t)a->site.k_padded,
-                          (size_t)a->tok_stride,
-                          (size_t)a->site.k_padded,
-                          ATOM_CUDA_RUN,
-                          rows};
-    return describe(&b, a->q, map, err);
+    const struct tensor_matrix m = {CU_TENSOR_MAP_DATA_TYPE_UINT8,
+                                    a->q,
+                                    a->site.k_padded,
+                                    a->tok_stride,
+                                    (size_t)a->site.k_padded,
+                                    ATOM_CUDA_RUN,
+                                    rows,
+                                    false};
+    return tensor_map(&m, map, err);
 }
 
 enum atom_status atom_cuda_sm90_map_rows(const struct atom_cuda_linear *j, const void *rows, int n_tok,
                                          CUtensorMap *map, struct atom_error *err)
 {
-    const struct box b = {CU_TENSOR_MAP_DATA_TYPE_UINT16, /* its bits are all that matters */
-                          j->silu ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
-                          (size_t)(j->silu ? j->w->n / 2 : j->w->n),
-                          (size_t)j->a->n_tok,
-                          j->y_stride * 2,
-                          j->silu ? 32 : 64,
-                          n_tok};
-    return describe(&b, rows, map, err);
+    const struct tensor_matrix m = {CU_TENSOR_MAP_DATA_TYPE_UINT16, /* its bits are all that matters */
+                                    rows,
+                                    j->silu ? j->w->n / 2 : j->w->n,
+                                    j->a->n_tok,
+                                    j->y_stride * 2,
+                                    j->silu ? 32 : 64,
+                                    n_tok,
+                                    j->silu};
+    return tensor_map(&m, map, err);
 }
 
 /* Splits of a tile's runs when tokens are few: what makes the longest chain of runs on a multiprocessor shortest.

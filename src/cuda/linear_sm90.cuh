@@ -3,19 +3,18 @@
 #ifndef ATOM_CUDA_LINEAR_SM90_CUH
 #define ATOM_CUDA_LINEAR_SM90_CUH
 
+#include "cuda/floats.cuh"
 #include "cuda/linear.cuh"
 #include "cuda/ptx.cuh"
+#include "cuda/ring.cuh"
 #include "cuda/wgmma.cuh"
-
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 
 enum {
     CONSUMERS = 2,
     THREADS = 128 * (CONSUMERS + 1),
-    FEW = 64,
-    MEDIUM = 256 /* tokens, at most, whose runs may be split */,
-    MAX_SPLITS = 16
+    FEW = 64,     /* tokens at most: a kernel of their own, and runs split by one rule */
+    MEDIUM = 256, /* and by another */
+    MAX_SPLITS = 16,
 };
 
 /* The workspace: a counter for each tile of rows, in front of partial sums, wherever linears of other sizes share it.
@@ -36,21 +35,6 @@ struct args {
     const float *bias;
     size_t y_stride;
 };
-
-struct ring {
-    uint8_t *stages;
-    uint64_t *full, *empty;
-    int stage;
-    uint32_t phase;
-};
-
-template <class S> static __device__ __forceinline__ void next(struct ring &r)
-{
-    if (++r.stage == S::STAGES) {
-        r.stage = 0;
-        r.phase ^= 1;
-    }
-}
 
 /* A tile of rows by tokens, and the runs to sum there. */
 struct item {
@@ -93,25 +77,6 @@ static __device__ __forceinline__ void load_weights(const uint8_t *unit, bool ni
 }
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
-
-static __device__ __forceinline__ uint32_t pack2(float a, float b, __half *)
-{
-    __half2 h = __floats2half2_rn(a, b);
-    return *reinterpret_cast<uint32_t *>(&h);
-}
-static __device__ __forceinline__ uint32_t pack2(float a, float b, __nv_bfloat16 *)
-{
-    __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
-    return *reinterpret_cast<uint32_t *>(&h);
-}
-static __device__ __forceinline__ float to_float(float x) { return x; }
-static __device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
-static __device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-static __device__ __forceinline__ void from_float(float x, float &y) { y = x; }
-static __device__ __forceinline__ void from_float(float x, __half &y) { y = __float2half_rn(x); }
-static __device__ __forceinline__ void from_float(float x, __nv_bfloat16 &y) { y = __float2bfloat16_rn(x); }
-
-static __device__ __forceinline__ float silu(float g, float u) { return g / (1.0f + __expf(-g)) * u; }
 
 /* One element, with all that may come with it. */
 template <class T> static __device__ __forceinline__ void put(const struct args &a, int tok, int row, float v)

@@ -7,14 +7,16 @@
 
 #include <cuda.h>
 
-/* [rows, columns] of a type, from which boxes of 128 bytes by box_rows are copied, swizzled by 128; what lies past its
- * edges is zeros. `at` and stride_bytes are multiples of 16. */
+/* [rows, columns] of a type, from which boxes of 128 bytes by box_rows are copied, swizzled by 128 (narrow: boxes of 64
+ * bytes, by 64), or to which; what lies past its edges is read as zeros and not written. `at` and stride_bytes are
+ * multiples of 16. */
 struct tensor_matrix {
     CUtensorMapDataType type;
     const void *at;
     int columns, rows;
     size_t stride_bytes;
     int box_columns, box_rows;
+    bool narrow;
 };
 
 typedef CUresult tensor_encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
@@ -45,7 +47,8 @@ static inline enum atom_status tensor_map(const struct tensor_matrix *m, CUtenso
     const cuuint32_t box[2] = {(cuuint32_t)m->box_columns, (cuuint32_t)m->box_rows}, step[2] = {1, 1};
     CUresult e =
         encode(map, m->type, 2, (void *)(uintptr_t)m->at, dims, strides, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-               CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+               m->narrow ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+               CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return e == CUDA_SUCCESS ? ATOM_OK : atom_fail(err, ATOM_ERR_DEVICE, "CUDA, describing a matrix: error %d", (int)e);
 }
 

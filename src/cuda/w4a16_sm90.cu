@@ -12,6 +12,7 @@
  * (tile_shares.cuh), in the same way for any number of tokens up to 64. */
 #include "cuda/lanes.cuh"
 #include "cuda/ptx.cuh"
+#include "cuda/ring.cuh"
 #include "cuda/tensor_map.cuh"
 #include "cuda/tile_shares.cuh"
 #include "cuda/w4a16.cuh"
@@ -54,21 +55,6 @@ struct args {
     struct results r;
 };
 
-struct ring {
-    uint8_t *stages;
-    uint64_t *full, *empty;
-    int stage;
-    uint32_t phase;
-};
-
-template <int BN, bool EXACT> static __device__ __forceinline__ void next(struct ring &r)
-{
-    if (++r.stage == shape<BN, EXACT>::STAGES) {
-        r.stage = 0;
-        r.phase ^= 1;
-    }
-}
-
 /* First token and tile of 128 rows of this block's part of a tile. */
 template <int BN>
 static __device__ __forceinline__ void place_of(const struct args &a, const struct share &w, int &tok0, int &row_tile)
@@ -90,7 +76,7 @@ static __device__ void produce(const struct args &a, const CUtensorMap *map, str
         place_of<BN>(a, w, tok0, row_tile);
         tok0 += rank * MINE;
         const uint8_t *from = a.weights + ((size_t)row_tile * (size_t)a.tiles.steps + (size_t)w.from) * W4_GROUP_BYTES;
-        for (int step = w.from; step < w.to; step++, next<BN, EXACT>(r), from += W4_GROUP_BYTES) {
+        for (int step = w.from; step < w.to; step++, next<shape<BN, EXACT>>(r), from += W4_GROUP_BYTES) {
             uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
             uint64_t *full = &r.full[r.stage];
             barrier_wait(&r.empty[r.stage], r.phase ^ 1);
@@ -166,7 +152,7 @@ static __device__ __forceinline__ void release(const struct ring &r, int stage)
 template <int BN, bool EXACT, class X>
 static __device__ __forceinline__ void sum_scaled(struct ring &r, const struct share &w, int group, float (&y)[BN / 2])
 {
-    for (int step = w.from; step < w.to; step++, next<BN, EXACT>(r)) {
+    for (int step = w.from; step < w.to; step++, next<shape<BN, EXACT>>(r)) {
         uint32_t a[2][4][4];
         barrier_wait(&r.full[r.stage], r.phase);
         const struct operands o =
@@ -192,7 +178,7 @@ static __device__ __forceinline__ void sum_exact(struct ring &r, const struct sh
 #pragma unroll
     for (int e = 0; e < BN / 2; e++)
         y[e] = 0.0f;
-    for (int step = w.from; step < w.to; step++, next<BN, EXACT>(r)) {
+    for (int step = w.from; step < w.to; step++, next<shape<BN, EXACT>>(r)) {
         if ((step - w.from) % shape<BN, EXACT>::PAIRS != pair)
             continue;
         uint32_t a[2][4][4];
@@ -416,7 +402,8 @@ static enum atom_status launch(const struct atom_cuda_w4a16 *j, atom_cuda_stream
                                     j->n_tok,
                                     2 * j->x_stride,
                                     HALF,
-                                    BN / CLUSTER};
+                                    BN / CLUSTER,
+                                    false};
     CUtensorMap map;
     enum atom_status st = tensor_map(&x, &map, err);
     st = st ? st
