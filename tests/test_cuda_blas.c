@@ -2,6 +2,7 @@
 /* cuBLASLt's products against sums in double: integers exactly, floats within what float32 sums in any order and the
  * result's type round. */
 #include "cuda.h"
+#include "cuda_floats.h"
 
 #include "base/half.h"
 #include "cuda/blas.h"
@@ -18,34 +19,14 @@ static bool have_blas(void) { return blas || atom_cuda_blas_open(&blas, &cuda_er
             skip_because(cuda_err.message);                                                                            \
     } while (0)
 
-static size_t float_bytes(enum atom_cuda_float t) { return t == ATOM_CUDA_F32 ? 4 : 2; }
-
-static float element(enum atom_cuda_float type, const void *y, size_t i)
-{
-    uint16_t h;
-    float f;
-    if (type == ATOM_CUDA_F32) {
-        memcpy(&f, (const uint8_t *)y + 4 * i, 4);
-        return f;
-    }
-    memcpy(&h, (const uint8_t *)y + 2 * i, 2);
-    return type == ATOM_CUDA_F16 ? atom_f16_float(h) : atom_bf16_float(h);
-}
-
-static void put_element(enum atom_cuda_float type, void *y, size_t i, float x)
-{
-    uint16_t h = type == ATOM_CUDA_F16 ? atom_float_f16(x) : atom_float_bf16(x);
-    memcpy((uint8_t *)y + float_bytes(type) * i, type == ATOM_CUDA_F32 ? (void *)&x : (void *)&h, float_bytes(type));
-}
-
 /* n random elements, and the same on the device. */
 static void *floats_of(enum atom_cuda_float type, size_t n, void **device)
 {
-    void *p = malloc(n * float_bytes(type));
+    void *p = malloc(n * type_bytes(type));
     assert_non_null(p);
     for (size_t i = 0; i < n; i++)
         put_element(type, p, i, unit());
-    *device = on_device(p, n * float_bytes(type));
+    *device = on_device(p, n * type_bytes(type));
     return p;
 }
 
@@ -101,7 +82,7 @@ static void float_product(struct product *p)
 {
     struct atom_cuda_blas_shape *s = &p->shape;
     struct atom_cuda_blas_plan *plan;
-    size_t out = float_bytes(s->out), n_y = (size_t)s->n_tok * s->y_stride;
+    size_t out = type_bytes(s->out), n_y = (size_t)s->n_tok * s->y_stride;
     void *x, *w, *y, *bias = NULL, *add = NULL;
     p->x = floats_of(p->in, (size_t)s->n_tok * s->x_stride, &x);
     p->w = floats_of(p->in, (size_t)s->n * (size_t)s->k, &w);
@@ -264,7 +245,7 @@ static void weights_are_converted_and_gathered(void **state)
                                      .to_type = (enum atom_cuda_float)(round / 3 % 3),
                                      .rows = between(1, 50),
                                      .columns = between(1, 600)};
-        size_t n = (size_t)j.rows * (size_t)j.columns, out = float_bytes(j.to_type);
+        size_t n = (size_t)j.rows * (size_t)j.columns, out = type_bytes(j.to_type);
         void *from, *got = malloc(n * out), *host = floats_of(j.from_type, n, &from);
         int32_t *rows = malloc(4 * (size_t)j.rows), *columns = malloc(4 * (size_t)j.columns);
         for (int r = 0; r < j.rows; r++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* INT8 linears, both kernels, against the formula of int8_linear.h: exactly. */
 #include "cuda.h"
+#include "cuda_floats.h"
 
 #include "base/half.h"
 #include "cuda/int8_linear.h"
@@ -128,33 +129,6 @@ static float formula(const struct problem *p, int t, int r)
     return (float)sum * (p->tok_scales[t] * w->scales[r]);
 }
 
-static size_t float_bytes(enum atom_cuda_float t) { return t == ATOM_CUDA_F32 ? 4 : 2; }
-
-static float element(enum atom_cuda_float type, const void *y, size_t i)
-{
-    uint16_t h;
-    float f;
-    if (type == ATOM_CUDA_F32) {
-        memcpy(&f, (const uint8_t *)y + 4 * i, 4);
-        return f;
-    }
-    memcpy(&h, (const uint8_t *)y + 2 * i, 2);
-    return type == ATOM_CUDA_F16 ? atom_f16_float(h) : atom_bf16_float(h);
-}
-
-static void put_element(enum atom_cuda_float type, void *y, size_t i, float x)
-{
-    uint16_t h = type == ATOM_CUDA_F16 ? atom_float_f16(x) : atom_float_bf16(x);
-    memcpy((uint8_t *)y + float_bytes(type) * i, type == ATOM_CUDA_F32 ? (void *)&x : (void *)&h, float_bytes(type));
-}
-
-static float rounded(enum atom_cuda_float type, float x)
-{
-    float y[1];
-    put_element(type, y, 0, x);
-    return element(type, y, 0);
-}
-
 struct trial {
     const struct problem *p;
     enum atom_cuda_float type;
@@ -203,7 +177,7 @@ static void check_results(const struct trial *c)
 {
     const struct problem *p = c->p;
     int columns = c->silu ? p->n / 2 : p->n;
-    size_t size = float_bytes(c->type);
+    size_t size = type_bytes(c->type);
     for (int t = 0; t < p->n_tok; t++) {
         for (int r = t % 5; r < columns; r += 1 + (t + r) % 7)
             if (c->silu)
@@ -219,7 +193,7 @@ static void check_problem(struct problem *p)
 {
     struct trial c = {.p = p, .type = (enum atom_cuda_float)between(0, 2), .silu = p->by_turns && between(0, 1)};
     c.stride = (size_t)((p->n + 7) / 8 * 8 + 8 * between(0, 2));
-    size_t n_y = (size_t)p->n_tok * c.stride, n_bytes = n_y * float_bytes(c.type);
+    size_t n_y = (size_t)p->n_tok * c.stride, n_bytes = n_y * type_bytes(c.type);
     void *y = on_device(NULL, n_bytes), *add = NULL, *bias = NULL;
     c.got = malloc(n_bytes);
     if (!c.silu && between(0, 1)) {

@@ -2,6 +2,7 @@
 /* Linears on the device against the specification's sums over the checkpoint's tensors: exactly (sixteen bits as their
  * rounding), or, where the tensor cores make the products of scales, within what those cut off. */
 #include "cuda.h"
+#include "cuda_floats.h"
 
 #include "base/half.h"
 #include "cuda/linear_form.h"
@@ -135,8 +136,6 @@ static void make_acts(struct problem *p)
     free(parts);
 }
 
-static size_t type_bytes(enum atom_cuda_float t) { return t == ATOM_CUDA_F32 ? 4 : 2; }
-
 static void make_problem(struct problem *p, int k, int outliers, int n, int n_tok)
 {
     memset(p, 0, sizeof *p);
@@ -233,25 +232,6 @@ static float formula(const struct problem *p, int t, int r, double *slack)
     }
     *slack = cuts_scales(p) ? terms * 0x1p-23 * (1 + s->n_runs) : 0;
     return split > 1 ? before + y : y;
-}
-
-static float element(enum atom_cuda_float type, const void *y, size_t i)
-{
-    uint16_t h;
-    float f;
-    if (type == ATOM_CUDA_F32) {
-        memcpy(&f, (const uint8_t *)y + 4 * i, 4);
-        return f;
-    }
-    memcpy(&h, (const uint8_t *)y + 2 * i, 2);
-    return type == ATOM_CUDA_F16 ? atom_f16_float(h) : atom_bf16_float(h);
-}
-
-static float rounded(enum atom_cuda_float type, float x)
-{
-    return type == ATOM_CUDA_F32   ? x
-           : type == ATOM_CUDA_F16 ? atom_f16_float(atom_float_f16(x))
-                                   : atom_bf16_float(atom_float_bf16(x));
 }
 
 static void check_silu(const struct problem *p, const void *y, size_t stride)

@@ -2,6 +2,7 @@
 /* Row operations on the device: integers and silu against the scalar kernels exactly, a norm's floats within what its
  * sum of squares may round. */
 #include "cuda.h"
+#include "cuda_floats.h"
 
 #include "base/half.h"
 #include "cuda/row_ops.h"
@@ -32,33 +33,6 @@ struct result {
 };
 
 static struct atom_kernels scalar;
-
-static size_t type_bytes(enum atom_cuda_float t) { return t == ATOM_CUDA_F32 ? 4 : 2; }
-
-static float element(enum atom_cuda_float type, const void *y, size_t i)
-{
-    uint16_t h;
-    float f;
-    if (type == ATOM_CUDA_F32) {
-        memcpy(&f, (const uint8_t *)y + 4 * i, 4);
-        return f;
-    }
-    memcpy(&h, (const uint8_t *)y + 2 * i, 2);
-    return type == ATOM_CUDA_F16 ? atom_f16_float(h) : atom_bf16_float(h);
-}
-
-static void put_element(enum atom_cuda_float type, void *y, size_t i, float x)
-{
-    uint16_t h = type == ATOM_CUDA_F16 ? atom_float_f16(x) : atom_float_bf16(x);
-    memcpy((uint8_t *)y + i * type_bytes(type), type == ATOM_CUDA_F32 ? (void *)&x : &h, type_bytes(type));
-}
-
-static float rounded(enum atom_cuda_float type, float x)
-{
-    uint8_t y[4];
-    put_element(type, y, 0, x);
-    return element(type, y, 0);
-}
 
 static void *array(size_t n, size_t size)
 {
