@@ -2,13 +2,13 @@
 /* Linear on Hopper for many tokens, where the tensor cores should never wait.
  *
  * A block computes 128 rows times BN tokens, two warpgroups 64 rows each. What limits such a kernel there (measured,
- * docs/design.md section 7): beside a wgmma at full speed a scheduler has one instruction in two cycles for everything
+ * docs/gpu.md): beside a wgmma at full speed a scheduler has one instruction in two cycles for everything
  * else, and each cycle in which shared memory returns data to registers costs the wgmma most of a cycle. So
  *
  * - the products of row scale and token scale, one for each sum, are made by the tensor cores too: a tf32 wgmma of
  *   depth 8, the token's scale cut in three parts of 11, 11 and 2 bits, the row's fitting in 11. Then a sum costs two
- *   instructions, conversion and fma. The product is cut off where the specification rounds: one unit in the last
- * place.
+ *   instructions, conversion and fma. The product is cut off where the specification rounds: at most one unit in the
+ *   last place.
  * - a warpgroup's tokens are two halves with sums of their own: one half is on the tensor cores while the other is
  *   scaled.
  *
@@ -118,7 +118,7 @@ struct rows_of_run {
     uint64_t tokens, tok_scales; /* descriptors of B */
 };
 
-/* The weights as they are stored, while a wgmma still works on the registers above. */
+/* The same as it is stored. */
 template <bool NIBBLES> struct stored_rows {
     uint4 weights[NIBBLES ? 2 : 4];
     __half scales[2];
