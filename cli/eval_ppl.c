@@ -6,24 +6,36 @@
 #include "progress.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void print_result(const char *file, const struct atom_ppl_result *r, int window, double seconds, bool json)
+/* JSON knows no infinity: a text may have no word that begins where it is scored. */
+static json_t *finite_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+static void print_json(const char *file, const struct atom_ppl_result *r, const struct atom_ppl_options *opt,
+                       double seconds)
 {
-    if (!json) {
-        printf("%s: perplexity %.4f over %lld tokens (%lld windows of %d, %lld tokens dropped), %.1f s\n", file, r->ppl,
-               (long long)r->tokens, (long long)r->windows, window, (long long)r->dropped, seconds);
-        return;
-    }
-    json_t *o = json_pack("{s:s%, s:I, s:f, s:f, s:i, s:I, s:I, s:f}", "file", file, strlen(file), "tokens",
-                          (json_int_t)r->tokens, "ppl", r->ppl, "nll", r->nll, "window", window, "windows",
-                          (json_int_t)r->windows, "dropped", (json_int_t)r->dropped, "seconds", seconds);
+    json_t *o = json_pack("{s:s%, s:I, s:f, s:f, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:f}", "file", file,
+                          strlen(file), "tokens", (json_int_t)r->tokens, "ppl", r->ppl, "nll", r->nll, "window",
+                          opt->window, "stride", opt->stride ? opt->stride : opt->window, "windows",
+                          (json_int_t)r->windows, "dropped", (json_int_t)r->dropped, "bytes", (json_int_t)r->bytes,
+                          "words", (json_int_t)r->words, "bits_per_byte", finite_or_null(r->bits_per_byte), "byte_ppl",
+                          finite_or_null(r->byte_ppl), "word_ppl", finite_or_null(r->word_ppl), "seconds", seconds);
     char *text = o ? json_dumps(o, JSON_REAL_PRECISION(12)) : NULL;
     puts(text ? text : "{\"file\": null}");
     free(text);
     json_decref(o);
+}
+
+static void print_result(const char *file, const struct atom_ppl_result *r, const struct atom_ppl_options *opt,
+                         double seconds)
+{
+    printf("%s: perplexity %.4f over %lld tokens (%lld windows of %d, %lld tokens dropped), %.1f s\n", file, r->ppl,
+           (long long)r->tokens, (long long)r->windows, opt->window, (long long)r->dropped, seconds);
+    printf("    %.4f over %lld words, %.4f over %lld bytes: %.4f bits a byte\n", r->word_ppl, (long long)r->words,
+           r->byte_ppl, (long long)r->bytes, r->bits_per_byte);
 }
 
 static enum atom_status one_file(struct atom_model *model, const char *file, struct atom_ppl_options *opt, bool json,
@@ -41,7 +53,7 @@ static enum atom_status one_file(struct atom_model *model, const char *file, str
     cli_progress_end(bar);
     free(text);
     if (!st) {
-        print_result(file, &r, opt->window, cli_seconds() - started, json);
+        (json ? print_json : print_result)(file, &r, opt, cli_seconds() - started);
         fflush(stdout);
     } else {
         eval_name_file(err, file);
@@ -56,14 +68,16 @@ int eval_ppl(int argc, char **argv)
     bool json = false, quiet = false;
     const struct cli_option options[] = {
         {"window", 'w', CLI_INT, "T", &opt.window, 2, 1 << 20, "tokens a window (1024)", NULL},
+        {"stride", 0, CLI_INT, "T", &opt.stride, 1, 1 << 20, "tokens from window to window (the window)", NULL},
         {"max-windows", 0, CLI_INT, "N", &opt.max_windows, 0, 1 << 30, "stop after N windows (0: all)", NULL},
         {"json", 0, CLI_FLAG, NULL, &json, 0, 0, "one JSON line a file", NULL},
         {"quiet", 'q', CLI_FLAG, NULL, &quiet, 0, 0, "no progress", NULL},
         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
     const struct cli_command cmd = {
         "eval ppl [options] MODEL FILE...",
-        "Perplexity of a float or quantized model. Each file is one string with one BOS, cut into windows that do\n"
-        "not overlap; the first token of a window is not scored, a short last window is dropped.",
+        "Perplexity of a float or quantized model, by tokens, words and bytes. Each file is one string with one BOS,\n"
+        "cut into windows that do not overlap (--stride: that do, each scoring what none before it did); the first\n"
+        "token of a window is not scored, a short last window is dropped.",
         options,
         2,
         -1,

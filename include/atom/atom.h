@@ -295,6 +295,7 @@ ATOM_API enum atom_status atom_sample_windows(struct atom_model *model, const st
 
 struct atom_ppl_options {
     int window;      /* 0: 1024 */
+    int stride;      /* tokens from one window's start to the next's; 0: the window */
     int max_windows; /* 0: all */
     atom_progress_fn *progress;
     void *user;
@@ -305,9 +306,14 @@ struct atom_ppl_result {
     int64_t tokens;  /* scored */
     int64_t windows;
     int64_t dropped; /* tokens of the last, short window */
+    /* The same log-likelihood over what the scored tokens add to the text as all are decoded in turn: its bytes, and
+     * the words (apart by white space) that begin there. Infinite or NaN where there are none. */
+    int64_t bytes, words;
+    double bits_per_byte, byte_ppl, word_ppl;
 };
 
-/* The text is one string with one BOS, cut into windows that do not overlap; the first token of each is not scored. */
+/* The text is one string with one BOS, cut into windows that start every `stride` tokens. Each scores the tokens that
+ * none before it did, but never its own first: all but that where windows do not overlap, else its last `stride`. */
 ATOM_API enum atom_status atom_eval_ppl(struct atom_model *model, const char *text, size_t n_bytes,
                                         const struct atom_ppl_options *opt, struct atom_ppl_result *out,
                                         struct atom_error *err);
