@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* atom eval ppl MODEL FILE... */
 #include "eval_measures.h"
+#include "eval_rows.h"
 #include "files.h"
 #include "options.h"
 #include "progress.h"
@@ -10,6 +11,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+struct ppl_run {
+    struct atom_model *model;
+    struct atom_ppl_options opt;
+    struct cli_progress bar;
+    int dataset; /* -1: the file is the text */
+    bool json;
+};
 
 /* JSON knows no infinity: a text may have no word that begins where it is scored. */
 static json_t *finite_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
@@ -38,8 +47,7 @@ static void print_result(const char *file, const struct atom_ppl_result *r, cons
            r->byte_ppl, (long long)r->bytes, r->bits_per_byte);
 }
 
-static enum atom_status one_file(struct atom_model *model, const char *file, struct atom_ppl_options *opt, bool json,
-                                 struct cli_progress *bar, struct atom_error *err)
+static enum atom_status one_file(struct ppl_run *run, const char *file, struct atom_error *err)
 {
     struct atom_ppl_result r;
     char *text;
@@ -48,12 +56,15 @@ static enum atom_status one_file(struct atom_model *model, const char *file, str
     if (st)
         return st;
     double started = cli_seconds();
-    bar->started = 0;
-    st = atom_eval_ppl(model, text, n_bytes, opt, &r, err);
-    cli_progress_end(bar);
+    run->bar.started = 0;
+    if (run->dataset >= 0)
+        st = eval_join_rows(run->dataset, &text, &n_bytes, err);
+    if (!st)
+        st = atom_eval_ppl(run->model, text, n_bytes, &run->opt, &r, err);
+    cli_progress_end(&run->bar);
     free(text);
     if (!st) {
-        (json ? print_json : print_result)(file, &r, opt, cli_seconds() - started);
+        (run->json ? print_json : print_result)(file, &r, &run->opt, cli_seconds() - started);
         fflush(stdout);
     } else {
         eval_name_file(err, file);
@@ -61,16 +72,24 @@ static enum atom_status one_file(struct atom_model *model, const char *file, str
     return st;
 }
 
+static void limit_windows(struct ppl_run *run)
+{
+    int most = run->dataset >= 0 ? eval_dataset_windows(run->dataset) : 0;
+    if (most && (!run->opt.max_windows || run->opt.max_windows > most))
+        run->opt.max_windows = most;
+}
+
 int eval_ppl(int argc, char **argv)
 {
-    struct atom_ppl_options opt = {.window = 1024};
-    struct cli_progress bar;
-    bool json = false, quiet = false;
+    struct ppl_run run = {.opt = {.window = 1024}, .dataset = -1};
+    bool quiet = false;
     const struct cli_option options[] = {
-        {"window", 'w', CLI_INT, "T", &opt.window, 2, 1 << 20, "tokens a window (1024)", NULL},
-        {"stride", 0, CLI_INT, "T", &opt.stride, 1, 1 << 20, "tokens from window to window (the window)", NULL},
-        {"max-windows", 0, CLI_INT, "N", &opt.max_windows, 0, 1 << 30, "stop after N windows (0: all)", NULL},
-        {"json", 0, CLI_FLAG, NULL, &json, 0, 0, "one JSON line a file", NULL},
+        {"window", 'w', CLI_INT, "T", &run.opt.window, 2, 1 << 20, "tokens a window (1024)", NULL},
+        {"stride", 0, CLI_INT, "T", &run.opt.stride, 1, 1 << 20, "tokens from window to window (the window)", NULL},
+        {"max-windows", 0, CLI_INT, "N", &run.opt.max_windows, 0, 1 << 30, "stop after N windows (0: all)", NULL},
+        {"dataset", 0, CLI_WORD, EVAL_DATASETS, &run.dataset, 0, 0,
+         "FILE holds this data set's rows: join them as GPTQ does", NULL},
+        {"json", 0, CLI_FLAG, NULL, &run.json, 0, 0, "one JSON line a file", NULL},
         {"quiet", 'q', CLI_FLAG, NULL, &quiet, 0, 0, "no progress", NULL},
         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
     const struct cli_command cmd = {
@@ -83,20 +102,20 @@ int eval_ppl(int argc, char **argv)
         -1,
         "example: atom eval ppl models/tiny --window 256 models/tiny/eval.txt"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
-    struct atom_model *model = NULL;
     struct atom_error err = {0};
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
     if (rc == CLI_GO_ON) {
-        cli_progress_init(&bar, quiet);
+        cli_progress_init(&run.bar, quiet);
         cli_catch_interrupts();
-        opt.progress = cli_progress_show;
-        opt.user = &bar;
-        enum atom_status st = atom_model_open(args[0], &model, &err);
+        limit_windows(&run);
+        run.opt.progress = cli_progress_show;
+        run.opt.user = &run.bar;
+        enum atom_status st = atom_model_open(args[0], &run.model, &err);
         for (int i = 1; i < n && !st; i++)
-            st = one_file(model, args[i], &opt, json, &bar, &err);
+            st = one_file(&run, args[i], &err);
         rc = cli_finish(st ? cli_fail(&err) : 0);
     }
-    atom_model_close(model);
+    atom_model_close(run.model);
     free(args);
     return rc;
 }
