@@ -1,92 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* atom eval ppl MODEL FILE... */
+/* atom eval: the measure's name decides which options there are. */
 #include "commands.h"
-#include "files.h"
+#include "eval_measures.h"
 #include "options.h"
-#include "progress.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void print_result(const char *file, const struct atom_ppl_result *r, int window, double seconds, bool json)
-{
-    if (!json) {
-        printf("%s: perplexity %.4f over %lld tokens (%lld windows of %d, %lld tokens dropped), %.1f s\n", file, r->ppl,
-               (long long)r->tokens, (long long)r->windows, window, (long long)r->dropped, seconds);
-        return;
-    }
-    json_t *o = json_pack("{s:s%, s:I, s:f, s:f, s:i, s:I, s:I, s:f}", "file", file, strlen(file), "tokens",
-                          (json_int_t)r->tokens, "ppl", r->ppl, "nll", r->nll, "window", window, "windows",
-                          (json_int_t)r->windows, "dropped", (json_int_t)r->dropped, "seconds", seconds);
-    char *text = o ? json_dumps(o, JSON_REAL_PRECISION(12)) : NULL;
-    puts(text ? text : "{\"file\": null}");
-    free(text);
-    json_decref(o);
-}
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} measures[] = {{"ppl", eval_ppl}, {"kld", eval_kld}};
+enum { N_MEASURES = sizeof measures / sizeof measures[0] };
 
-static enum atom_status one_file(struct atom_model *model, const char *file, struct atom_ppl_options *opt, bool json,
-                                 struct cli_progress *bar, struct atom_error *err)
+void eval_name_file(struct atom_error *err, const char *file)
 {
-    struct atom_ppl_result r;
-    char *text;
-    size_t n_bytes;
-    enum atom_status st = cli_read_file(file, &text, &n_bytes, err);
-    if (st)
-        return st;
-    double started = cli_seconds();
-    bar->started = 0;
-    st = atom_eval_ppl(model, text, n_bytes, opt, &r, err);
-    cli_progress_end(bar);
-    free(text);
-    if (!st) {
-        print_result(file, &r, opt->window, cli_seconds() - started, json);
-        fflush(stdout);
-    } else if (strncmp(err->message, file, strlen(file)) != 0) {
-        char why[sizeof err->message];
-        memcpy(why, err->message, sizeof why);
-        snprintf(err->message, sizeof err->message, "%s: %.700s", file, why);
-    }
-    return st;
+    char why[sizeof err->message];
+    if (strncmp(err->message, file, strlen(file)) == 0)
+        return;
+    memcpy(why, err->message, sizeof why);
+    snprintf(err->message, sizeof err->message, "%s: %.700s", file, why);
 }
 
 int cmd_eval(int argc, char **argv)
 {
-    struct atom_ppl_options opt = {.window = 1024};
-    struct cli_progress bar;
-    bool json = false, quiet = false;
-    const struct cli_option options[] = {
-        {"window", 'w', CLI_INT, "T", &opt.window, 2, 1 << 20, "tokens a window (1024)", NULL},
-        {"max-windows", 0, CLI_INT, "N", &opt.max_windows, 0, 1 << 30, "stop after N windows (0: all)", NULL},
-        {"json", 0, CLI_FLAG, NULL, &json, 0, 0, "one JSON line a file", NULL},
-        {"quiet", 'q', CLI_FLAG, NULL, &quiet, 0, 0, "no progress", NULL},
-        {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
-    const struct cli_command cmd = {
-        "eval ppl [options] MODEL FILE...",
-        "Perplexity of a float or quantized model. Each file is one string with one BOS, cut into windows that do\n"
-        "not overlap; the first token of a window is not scored, a short last window is dropped.",
+    static const struct cli_option options[] = {{NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
+    static const struct cli_command cmd = {
+        "eval ppl|kld [options] MODEL FILE...",
+        "Measures a float or quantized model: perplexity of a text, or how far it is from another model.\n"
+        "'atom eval ppl --help' and 'atom eval kld --help' list the options of each.",
         options,
-        3,
+        1,
         -1,
-        "example: atom eval ppl models/tiny --window 256 models/tiny/eval.txt"};
+        "examples: atom eval ppl models/tiny --window 256 models/tiny/eval.txt\n"
+        "          atom eval kld models/tiny build/tiny-w4a4 --window 256 models/tiny/eval.txt"};
+    for (int i = 0; argc > 1 && i < N_MEASURES; i++)
+        if (strcmp(argv[1], measures[i].name) == 0)
+            return measures[i].run(argc - 1, argv + 1);
     const char **args = calloc((size_t)argc + 1, sizeof *args);
-    struct atom_model *model = NULL;
-    struct atom_error err = {0};
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
-    if (rc == CLI_GO_ON && strcmp(args[0], "ppl") != 0)
-        rc = cli_usage(&cmd, "unknown measurement '%s'; there is 'ppl'", args[0]);
-    if (rc == CLI_GO_ON) {
-        cli_progress_init(&bar, quiet);
-        cli_catch_interrupts();
-        opt.progress = cli_progress_show;
-        opt.user = &bar;
-        enum atom_status st = atom_model_open(args[1], &model, &err);
-        for (int i = 2; i < n && !st; i++)
-            st = one_file(model, args[i], &opt, json, &bar, &err);
-        rc = cli_finish(st ? cli_fail(&err) : 0);
-    }
-    atom_model_close(model);
+    if (rc == CLI_GO_ON)
+        rc = cli_usage(&cmd, "unknown measurement '%s'; there are 'ppl' and 'kld'", args[0]);
     free(args);
     return rc;
 }

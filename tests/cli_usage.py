@@ -6,8 +6,9 @@ import re
 from clitest import *
 
 
-# Words in front of options; each device of bench has its own.
-PAGES = [[c] for c in COMMANDS if c != "bench"] + [["bench", "cpu"], ["bench", "gpu"]]
+# Words in front of options; each measure of eval and each device of bench has its own.
+PAGES = [[c] for c in COMMANDS if c not in ("eval", "bench")] + [["eval", "ppl"], ["eval", "kld"], ["bench", "cpu"],
+                                                                 ["bench", "gpu"]]
 
 
 def options_of(words):
@@ -26,7 +27,7 @@ def help_of_every_command():
     page = atom("--help").expect(0).out.decode()
     for c in COMMANDS:
         assert c in page, c
-    for words in PAGES + [["bench"]]:
+    for words in PAGES + [["eval"], ["bench"]]:
         for flag in ("--help", "-h"):
             r = atom(*words, flag).expect(0)
             assert r.out.startswith(b"usage: atom " + " ".join(words).encode()), r
@@ -191,7 +192,9 @@ def standard_output_that_is_lost():
     commands = ["--help", "--version", "generate %s --prompt x --max-tokens 4" % TINY,
                 "generate %s --prompt x --max-tokens 4 --json" % TINY, "inspect %s" % TINY, "inspect %s --json" % TINY,
                 "tokenize %s < %s" % (TINY, lines), "eval ppl %s --window 64 --max-windows 1 %s" % (TINY, text()),
-                "eval ppl %s --window 64 --max-windows 1 --json %s" % (TINY, text())]
+                "eval ppl %s --window 64 --max-windows 1 --json %s" % (TINY, text()),
+                "eval kld %s %s --window 64 --max-windows 1 %s" % (TINY, TINY, text()),
+                "eval kld %s %s --window 64 --max-windows 1 --json %s" % (TINY, TINY, text())]
     commands += [c + " --help" for c in COMMANDS]
     for c in commands:
         shell("$ATOM %s > /dev/full" % c).expect(1, "standard output: ")

@@ -295,6 +295,7 @@ ATOM_API enum atom_status atom_sample_windows(struct atom_model *model, const st
 
 struct atom_ppl_options {
     int window;      /* 0: 1024 */
+    int stride;      /* tokens from one window's start to the next's; 0: the window */
     int max_windows; /* 0: all */
     atom_progress_fn *progress;
     void *user;
@@ -305,11 +306,46 @@ struct atom_ppl_result {
     int64_t tokens;  /* scored */
     int64_t windows;
     int64_t dropped; /* tokens of the last, short window */
+    /* The same log-likelihood over what the scored tokens add to the text as all are decoded in turn: its bytes, and
+     * the words (apart by white space) that begin there. Infinite or NaN where there are none. */
+    int64_t bytes, words;
+    double bits_per_byte, byte_ppl, word_ppl;
 };
 
-/* The text is one string with one BOS, cut into windows that do not overlap; the first token of each is not scored. */
+/* The text is one string with one BOS, cut into windows that start every `stride` tokens. Each scores the tokens that
+ * none before it did, but never its own first: all but that where windows do not overlap, else its last `stride`. */
 ATOM_API enum atom_status atom_eval_ppl(struct atom_model *model, const char *text, size_t n_bytes,
                                         const struct atom_ppl_options *opt, struct atom_ppl_result *out,
+                                        struct atom_error *err);
+
+/* How numbers of positions lie. A percentile is interpolated linearly between the two sorted numbers around it. */
+struct atom_spread {
+    double mean;
+    double standard_error; /* of the mean, as if positions were independent; 0 for a single one */
+    double min, p0_1, p1, p10, median, p90, p99, p99_9, max;
+};
+
+struct atom_kld_options {
+    int window;      /* 0: 1024 */
+    int max_windows; /* 0: all */
+    atom_progress_fn *progress;
+    void *user;
+};
+
+struct atom_kld_result {
+    struct atom_spread kl;     /* KL(A || B) of a position's two distributions, in nats; never below 0 */
+    struct atom_spread change; /* log-probability of the token that follows: B's less A's */
+    double top1;               /* share of positions where both find the same token likeliest (of equals the first) */
+    double nll_a, nll_b;       /* as in atom_ppl_result */
+    int64_t tokens, windows, dropped; /* as in atom_ppl_result */
+};
+
+/* How far model B (quantized) is from model A (its float original) on a text, windows and positions as in
+ * atom_eval_ppl. Both run side by side, window by window: of each position two numbers are kept, and no logits. A and B
+ * may be the same model. ATOM_ERR_INVALID when their vocabularies are not the same, token for token, or their
+ * tokenizers do not cut the text alike. */
+ATOM_API enum atom_status atom_eval_kld(struct atom_model *a, struct atom_model *b, const char *text, size_t n_bytes,
+                                        const struct atom_kld_options *opt, struct atom_kld_result *out,
                                         struct atom_error *err);
 
 /* ---- inspect ----------------------------------------------------------------------------------------------------- */

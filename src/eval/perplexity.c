@@ -2,6 +2,7 @@
 /* Perplexity over windows. */
 #include "backend/backend.h"
 #include "base/thread.h"
+#include "eval/text_counts.h"
 #include "eval/windows.h"
 
 #include <math.h>
@@ -25,8 +26,9 @@ static void score_row(void *ctx, int i, int worker)
     sc->nll[i] = (double)atom_cpu_kernels()->logsumexp(row, sc->vocab) - (double)row[sc->targets[i]];
 }
 
-/* Negative log-likelihoods of ids[1..n) added up, each given those before it. */
-static enum atom_status score_window(struct scorer *sc, const int32_t *ids, int n, double *nll, struct atom_error *err)
+/* Negative log-likelihoods of ids[scored..n) added up, scored >= 1, each given those before it. */
+static enum atom_status score_window(struct scorer *sc, const int32_t *ids, int scored, int n, double *nll,
+                                     struct atom_error *err)
 {
     int seq, rows[LOGIT_ROWS];
     enum atom_status st = atom_session_add(sc->session, &seq, err);
@@ -34,7 +36,7 @@ static enum atom_status score_window(struct scorer *sc, const int32_t *ids, int 
         return st;
     struct atom_step_seq step = {.sequence = seq, .tokens = ids, .n_tokens = n};
     st = atom_session_step(sc->session, &step, 1, err);
-    for (int first = 0; first < n - 1 && !st; first += LOGIT_ROWS) {
+    for (int first = scored - 1; first < n - 1 && !st; first += LOGIT_ROWS) {
         int count = n - 1 - first < LOGIT_ROWS ? n - 1 - first : LOGIT_ROWS;
         for (int i = 0; i < count; i++)
             rows[i] = first + i;
@@ -50,18 +52,61 @@ static enum atom_status score_window(struct scorer *sc, const int32_t *ids, int 
     return st;
 }
 
-static enum atom_status score_windows(struct scorer *sc, const struct atom_windows *w, int64_t n,
-                                      const struct atom_ppl_options *opt, double *nll, struct atom_error *err)
+/* The first token that window i scores, counted from the window's start. */
+static int first_scored(const struct atom_ppl_options *o, int64_t i)
 {
-    struct atom_progress p = {.phase = "perplexity", .unit = "token", .total = (double)n * w->window};
+    return i > 0 && o->stride < o->window ? o->window - o->stride : 1;
+}
+
+static enum atom_status score_windows(struct scorer *sc, const int32_t *ids, int64_t n,
+                                      const struct atom_ppl_options *o, double *nll, struct atom_error *err)
+{
+    struct atom_progress p = {.phase = "perplexity", .unit = "token", .total = (double)n * o->window};
     for (int64_t i = 0; i < n; i++) {
-        enum atom_status st = score_window(sc, w->ids.ids + i * w->window, w->window, nll, err);
+        enum atom_status st = score_window(sc, ids + i * o->stride, first_scored(o, i), o->window, nll, err);
         if (st)
             return st;
-        p.done = (double)(i + 1) * w->window;
-        if (opt->progress && !opt->progress(opt->user, &p))
+        p.done = (double)(i + 1) * o->window;
+        if (o->progress && !o->progress(o->user, &p))
             return atom_fail(err, ATOM_ERR_CANCELLED, "perplexity was stopped after %lld windows", (long long)(i + 1));
     }
+    return ATOM_OK;
+}
+
+/* Tokens, bytes and words that n windows score. */
+static enum atom_status count_scored(const struct atom_model *model, const int32_t *ids, int64_t n,
+                                     const struct atom_ppl_options *o, struct atom_ppl_result *r,
+                                     struct atom_error *err)
+{
+    size_t used = (size_t)((n - 1) * o->stride + o->window);
+    struct atom_text_counts *counts = malloc(used * sizeof *counts);
+    if (!counts)
+        return atom_fail_nomem(err, used * sizeof *counts);
+    enum atom_status st =
+        atom_text_counts_of(atom_model_tokenizer(model), atom_model_info(model)->bos, ids, used, counts, err);
+    for (int64_t i = 0; i < n && !st; i++)
+        for (int t = first_scored(o, i); t < o->window; t++) {
+            const struct atom_text_counts *c = &counts[i * o->stride + t];
+            r->tokens++;
+            r->bytes += c->bytes;
+            r->words += c->words;
+        }
+    free(counts);
+    return st;
+}
+
+static enum atom_status check_options(const struct atom_model *model, struct atom_ppl_options *o,
+                                      struct atom_error *err)
+{
+    int most = atom_model_info(model)->max_position;
+    o->window = o->window ? o->window : 1024;
+    o->stride = o->stride ? o->stride : o->window;
+    if (o->window > most)
+        return atom_fail(err, ATOM_ERR_INVALID, "windows of %d tokens: the model takes %d positions at most", o->window,
+                         most);
+    if (o->stride < 1 || o->stride > o->window)
+        return atom_fail(err, ATOM_ERR_INVALID, "a stride of %d tokens; expected 1 to the window, %d", o->stride,
+                         o->window);
     return ATOM_OK;
 }
 
@@ -70,28 +115,34 @@ enum atom_status atom_eval_ppl(struct atom_model *model, const char *text, size_
 {
     struct atom_ppl_options o = opt ? *opt : (struct atom_ppl_options){0};
     const struct atom_model_info *info = atom_model_info(model);
+    struct atom_ppl_result r = {0};
     struct atom_windows w = {0};
     struct scorer sc = {.vocab = info->vocab};
     double nll = 0;
-    o.window = o.window ? o.window : 1024;
-    if (o.window > info->max_position)
-        return atom_fail(err, ATOM_ERR_INVALID, "windows of %d tokens: the model takes %d positions at most", o.window,
-                         info->max_position);
-    enum atom_status st =
-        atom_windows_of_text(atom_model_tokenizer(model), info->bos, text, n_bytes, o.window, &w, err);
+    enum atom_status st = check_options(model, &o, err);
+    if (!st)
+        st = atom_windows_of_text(atom_model_tokenizer(model), info->bos, text, n_bytes, o.window, &w, err);
     if (st)
         return st;
-    int64_t n = o.max_windows > 0 && o.max_windows < w.n ? o.max_windows : w.n;
+    int64_t all = 1 + ((int64_t)w.ids.n - o.window) / o.stride;
+    r.windows = o.max_windows > 0 && o.max_windows < all ? o.max_windows : all;
+    r.dropped = ((int64_t)w.ids.n - o.window) % o.stride;
     struct atom_session_options so = {1, o.window, o.window};
     st = atom_session_create(model, &so, &sc.session, err);
     sc.logits = malloc((size_t)LOGIT_ROWS * (size_t)sc.vocab * sizeof *sc.logits);
     if (!st && !sc.logits)
         st = atom_fail_nomem(err, (size_t)LOGIT_ROWS * (size_t)sc.vocab * sizeof *sc.logits);
     if (!st)
-        st = score_windows(&sc, &w, n, &o, &nll, err);
+        st = count_scored(model, w.ids.ids, r.windows, &o, &r, err);
+    if (!st)
+        st = score_windows(&sc, w.ids.ids, r.windows, &o, &nll, err);
     if (!st) {
-        int64_t tokens = n * (o.window - 1);
-        *out = (struct atom_ppl_result){exp(nll / (double)tokens), nll / (double)tokens, tokens, n, w.dropped};
+        r.nll = nll / (double)r.tokens;
+        r.ppl = exp(r.nll);
+        r.bits_per_byte = nll / log(2) / (double)r.bytes;
+        r.byte_ppl = exp(nll / (double)r.bytes);
+        r.word_ppl = exp(nll / (double)r.words);
+        *out = r;
     }
     free(sc.logits);
     atom_session_free(sc.session);
