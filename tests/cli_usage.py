@@ -7,8 +7,8 @@ from clitest import *
 
 
 # Words in front of options; each measure of eval and each device of bench has its own.
-PAGES = [[c] for c in COMMANDS if c not in ("eval", "bench")] + [["eval", "ppl"], ["eval", "kld"], ["bench", "cpu"],
-                                                                 ["bench", "gpu"]]
+PAGES = [[c] for c in COMMANDS if c not in ("eval", "bench")]
+PAGES += [["eval", "ppl"], ["eval", "kld"], ["eval", "tasks"], ["bench", "cpu"], ["bench", "gpu"]]
 
 
 def options_of(words):
@@ -65,6 +65,9 @@ def usage_errors_of_commands():
     atom("quantize", TINY, "-o", path("o"), "--calib", "x", "--calib-ids", "y").expect(2, "exclude")
     atom("quantize", TINY, "-o", path("o"), "--calib", "x", "--recipe", "soup").expect(2, "soup")
     atom("eval", "bleu", TINY, "x").expect(2, "bleu")
+    for measure in ("ppl", "tasks"):
+        atom("eval", measure).expect(2, "argument is missing", "eval %s --help" % measure)
+        atom("eval", measure, TINY).expect(2, "argument is missing")
     atom("generate", TINY).expect(2, "--prompt TEXT is missing")
     atom("generate", TINY, "--prompt", "x", "--prompt-file", "y").expect(2, "exclude")
     atom("generate", TINY, "--prompt", "x", "--stop", "").expect(2, "--stop")
@@ -106,7 +109,7 @@ def numbers_that_only_the_scheme_refuses():
 
 def each_opener(model):
     return [atom("inspect", model), atom("tokenize", model), atom("generate", model, "--prompt", "x"),
-            atom("eval", "ppl", model, text()), atom("sample-calib", model, "-o", path("never.jsonl")),
+            atom("eval", "ppl", model, text()), atom("eval", "tasks", model, text()), atom("sample-calib", model, "-o", path("never.jsonl")),
             atom("quantize", model, "-o", path("never"), "--calib", text())]
 
 

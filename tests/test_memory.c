@@ -3,6 +3,7 @@
 #include "failing_malloc.h"
 
 #include "base/file.h"
+#include "eval/task_items.h"
 #include "model/model.h"
 
 #include <sys/stat.h>
@@ -105,6 +106,17 @@ static enum atom_status make_cache(const char *dir, struct atom_error *err)
     return status;
 }
 
+static enum atom_status parse_items(const char *dir, struct atom_error *err)
+{
+    static const char text[] = "{\"context\": \"a\", \"choices\": [\" b\", \" c\"], \"gold\": 1}\n"
+                               "{\"context\": \"b\", \"choices\": [\" b\", \" c\"], \"gold\": 0}\n";
+    struct atom_task_items items = {0};
+    (void)dir;
+    enum atom_status status = atom_task_items_parse(text, sizeof text - 1, &items, err);
+    atom_task_items_fini(&items);
+    return status;
+}
+
 static void test_all(void **state)
 {
 #ifdef SANITIZED
@@ -121,6 +133,7 @@ static void test_all(void **state)
     fail_each(dir, write_file, false);
     fail_each(dir, copy_file, false);
     fail_each(dir, replace_dir, false);
+    fail_each(dir, parse_items, true);
     struct atom_error err = {0};
     assert_ok(atom_config_load("models/tiny", &tiny, &err), &err);
     assert_ok(atom_tensors_open("models/tiny", &tensors, &err), &err);

@@ -348,6 +348,59 @@ ATOM_API enum atom_status atom_eval_kld(struct atom_model *a, struct atom_model 
                                         const struct atom_kld_options *opt, struct atom_kld_result *out,
                                         struct atom_error *err);
 
+/* Multiple choice, scored as lm-evaluation-harness does (docs/accuracy.md). A text is JSON lines, an item each, all of
+ * one kind; fields that are not named here are ignored. */
+enum atom_task_kind {
+    ATOM_TASK_CHOICES,     /* {"context", "choices", "gold"}: which choice is likeliest after the context */
+    ATOM_TASK_CONTEXTS,    /* {"contexts", "continuation", "gold"}: after which context the continuation is */
+    ATOM_TASK_CONTINUATION /* {"context", "continuation"}: whether the model would have written it */
+};
+
+/* What one item came to. Everything it points to lives for the call alone. */
+struct atom_task_item {
+    int line;                     /* counted from 1 */
+    const char *subtask;          /* its "task", or NULL */
+    int n;                        /* choices, or contexts, or 1 */
+    int gold;                     /* -1: ATOM_TASK_CONTINUATION has none */
+    const double *loglikelihoods; /* [n] of the continuation, natural logarithm */
+    const int *n_tokens;          /* [n] tokens of the continuation */
+    int best, best_norm;          /* indices, ties to the first; best_norm -1 unless ATOM_TASK_CHOICES */
+    bool right, right_norm;       /* best is gold; ATOM_TASK_CONTINUATION: every token is the likeliest */
+};
+typedef void atom_task_item_fn(void *user, const struct atom_task_item *item);
+
+struct atom_task_options {
+    int limit;                  /* score the first N items; 0: all. The others are checked nevertheless */
+    atom_task_item_fn *on_item; /* after each item, in the order of the text; may be NULL */
+    void *item_user;
+    atom_progress_fn *progress;
+    void *user;
+};
+
+/* Shares lie between 0 and 1; NAN is what has no meaning: acc_norm unless ATOM_TASK_CHOICES, ppl unless
+ * ATOM_TASK_CONTINUATION, and standard errors of a single item. */
+struct atom_task_score {
+    char *subtask; /* NULL: all items */
+    int64_t n;
+    double acc, acc_stderr;
+    double acc_norm, acc_norm_stderr; /* log-likelihoods divided by the choice's characters, its first space aside */
+    double ppl, ppl_stderr;           /* exp of the mean negative log-likelihood of an item's continuation */
+};
+
+struct atom_task_result {
+    enum atom_task_kind kind;
+    struct atom_task_score all;
+    struct atom_task_score *subtasks; /* by first appearance */
+    int n_subtasks;                   /* 0: the items name none */
+};
+ATOM_API void atom_task_result_free(struct atom_task_result *r); /* what it points to */
+
+/* ATOM_ERR_FORMAT with line and reason for whatever is not an item, before anything is scored; ATOM_ERR_CAPACITY for an
+ * item longer than the model's positions. */
+ATOM_API enum atom_status atom_eval_task(struct atom_model *model, const char *text, size_t n_bytes,
+                                         const struct atom_task_options *opt, struct atom_task_result *out,
+                                         struct atom_error *err);
+
 /* ---- inspect ----------------------------------------------------------------------------------------------------- */
 
 /* A JSON object that says what a checkpoint holds, without loading it. malloc'd; the caller frees it.

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Puts the model's BOS in front unless the post-processor did. */
-static enum atom_status with_bos(struct atom_ids *ids, int bos, struct atom_error *err)
+enum atom_status atom_ids_put_bos(struct atom_ids *ids, int bos, struct atom_error *err)
 {
     if (bos < 0 || (ids->n > 0 && ids->ids[0] == bos))
         return ATOM_OK;
@@ -28,7 +27,7 @@ enum atom_status atom_windows_of_text(const struct atom_tokenizer *tok, int bos,
     enum atom_status st = atom_tokenizer_encode(tok, text, n_bytes, ATOM_ENCODE_POST, &w.ids, err);
     if (st)
         return st;
-    st = with_bos(&w.ids, bos, err);
+    st = atom_ids_put_bos(&w.ids, bos, err);
     w.n = (int64_t)w.ids.n / window;
     w.dropped = (int64_t)w.ids.n % window;
     if (!st && w.n == 0)

@@ -14,6 +14,8 @@ struct atom_windows {
 
 enum atom_status atom_windows_of_text(const struct atom_tokenizer *tok, int bos, const char *text, size_t n_bytes,
                                       int window, struct atom_windows *out, struct atom_error *err);
+/* Puts the model's BOS in front unless the post-processor did, or the model has none (-1). */
+enum atom_status atom_ids_put_bos(struct atom_ids *ids, int bos, struct atom_error *err);
 void atom_windows_fini(struct atom_windows *w);
 
 #endif
