@@ -80,7 +80,8 @@ void atom_cuda_weights_free(struct atom_cuda_weights *w);
 size_t atom_cuda_weights_bytes(const struct atom_cuda_weights *w);
 
 /* y[t, r] = sum over groups ascending, outliers last, of (s_a * s_w) * integer sum; then + bias[r]; then + add[t, r].
- * silu: of weights whose rows come by turns, y [n_tok, n/2] is silu(gate) * up. */
+ * silu: of weights whose rows come by turns, y [n_tok, n/2] is silu(gate) * up. On Hopper, from 65 tokens on, s_a * s_w
+ * is cut off where it should be rounded: at most one unit in the last place. */
 struct atom_cuda_linear {
     const struct atom_cuda_weights *w;
     const struct atom_cuda_acts *a;
@@ -94,8 +95,8 @@ struct atom_cuda_linear {
 };
 
 /* How many parts the runs are cut in for that many tokens, part i from run n_runs*i/parts on: each is a chain of its
- * own, and y their sum in order. Depends on the weights, and on whether there are
- * up to 64, up to 256 or more tokens. */
+ * own, and y their sum in order. Depends on the weights, and on whether there are up to 64, up to 256 or more tokens.
+ */
 int atom_cuda_linear_splits(const struct atom_cuda_weights *w, int n_tok);
 size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, int max_tok);
 enum atom_status atom_cuda_linear_run(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);
