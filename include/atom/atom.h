@@ -130,6 +130,8 @@ ATOM_API enum atom_status atom_stream_decoder_finish(struct atom_stream_decoder 
 
 enum atom_kv_rope { ATOM_KV_PRE = 0, ATOM_KV_POST = 1 };
 enum { ATOM_ROTATE_QK = 1, ATOM_ROTATE_V = 2 };
+/* By what channel sizes are searched for: not at all, max|x| and max|w| (SmoothQuant), root mean square (AWQ). */
+enum atom_smooth_search { ATOM_SMOOTH_FIXED = 0, ATOM_SMOOTH_PEAK, ATOM_SMOOTH_RMS };
 
 struct atom_scheme {
     int wbits;          /* 16 (as stored), 8, 4, 3, 2 */
@@ -144,7 +146,8 @@ struct atom_scheme {
     unsigned rotate;  /* ATOM_ROTATE_* */
     int lm_head_bits; /* 16 or 8 */
     bool gptq;
-    float smooth;     /* strength of the migration of channel sizes inside a group into the weights; 0: none */
+    float smooth; /* strength of the migration of channel sizes inside a group into the weights; 0: none */
+    enum atom_smooth_search smooth_search; /* smooth is the upper end of a search for each site's best strength */
     float asymmetric; /* share of the error so far that a linear's weights make up for before GPTQ; 0: none */
 };
 
