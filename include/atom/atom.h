@@ -174,6 +174,8 @@ struct atom_quantize_options {
     struct atom_scheme scheme;  /* outliers -1: 128, or a quarter of the narrowest site where that is less */
     bool resume;                /* go on from OUT.partial if model, calibration and options are the same */
     bool overwrite;             /* exchange an existing OUT as a whole */
+    bool reuse;                 /* an OUT made of the same model, calibration and options is all there is to do; one of
+                                   others is refused */
     atom_progress_fn *progress; /* may be NULL */
     void *user;
 };
