@@ -156,7 +156,11 @@ static void test_quantized(void **state)
     assert_true(c.scheme.act_clip == 0.9f && c.scheme.weight_clip == 0.85f && c.scheme.kv_clip == 1);
     assert_true(!c.scheme.clip_search && c.scheme.kv_rope == ATOM_KV_PRE && !c.scheme.rotate && c.scheme.gptq);
     c = GOOD(QUANT(ATOM_Q ",\"clip_search\":true"));
-    assert_true(c.scheme.clip_search);
+    assert_true(c.scheme.clip_search && c.scheme.smooth_search == ATOM_SMOOTH_FIXED);
+    c = GOOD(QUANT(ATOM_Q ",\"smooth\":1,\"smooth_search\":\"rms\""));
+    assert_true(c.scheme.smooth == 1 && c.scheme.smooth_search == ATOM_SMOOTH_RMS);
+    DAMAGED(QUANT(ATOM_Q ",\"smooth_search\":\"best\""), "smooth_search");
+    DAMAGED(QUANT(ATOM_Q ",\"smooth_search\":1"), "smooth_search");
     assert_false(GOOD("\"quantization_config\":null").quantized);
     UNSUPPORTED(QUANT("\"quant_method\":\"gptq\",\"bits\":4"), "'gptq'");
     UNSUPPORTED(QUANT("\"quant_method\":\"atom\",\"version\":2,\"new\":4"), "version 2");
@@ -206,6 +210,8 @@ static void test_scheme_check(void **state)
     REFUSED(weight_clip = 1.5f);
     REFUSED(kv_clip = 0.0f / 0.0f);
     REFUSED(rotate = 8);
+    REFUSED(smooth_search = (enum atom_smooth_search)3);
+    REFUSED(smooth = 1.5f);
 }
 
 static void test_scheme_names(void **state)
@@ -272,6 +278,7 @@ static void round_trip(const char *dir, const char *recipe)
     struct atom_config c = good(text);
     assert_true(c.quantized && c.scheme.act_clip == s.act_clip && c.scheme.weight_clip == s.weight_clip);
     assert_true(c.scheme.rotate == s.rotate && c.scheme.kv_rope == s.kv_rope && c.scheme.gptq == s.gptq);
+    assert_true(c.scheme.smooth == s.smooth && c.scheme.smooth_search == s.smooth_search);
     assert_true(c.scheme.clip_search == s.clip_search && c.scheme.rows_per_scale == s.rows_per_scale);
     assert_non_null(strstr(text, "\"kv_clip\": 1.0"));
     free(text);
@@ -286,6 +293,8 @@ static void test_quantized_text(void **state)
     assert_ok(atom_scheme_named("paper", &s, &err), &err);
     round_trip("models/tiny", "paper");
     round_trip("models/tiny", "default");
+    round_trip("models/tiny", "w8a8-smooth");
+    round_trip("models/tiny", "w4a16-awq");
     put_text(dir, "config.json", "{" BASE ",\n  \"rms_norm_eps\": 1e-05, \"id2label\": {\"a\": \"}\"}\n}  \n");
     assert_ok(atom_config_quantized_text(dir, &s, &text, &err), &err);
     assert_non_null(strstr(text, "1e-05"));
