@@ -181,7 +181,11 @@ static enum atom_status one_scheme(struct run *run, const struct atom_named_sche
     st = st ? st : atom_model_open(dir, &m, err);
     st = st ? st : measure(run, dir, m, &row, err);
     atom_model_close(m);
-    if (st) {
+    if (st == ATOM_ERR_CANCELLED) {
+        fail(err, st, "%s: stopped; %s", s->name,
+             run->keep ? "the same command goes on from there"
+                       : "with --keep DIR the same command would go on from there");
+    } else if (st) {
         memcpy(why, err->message, sizeof why);
         fail(err, st, "%s: %.850s", s->name, why);
     } else if (!run->keep) {

@@ -85,9 +85,10 @@ def a_stopped_run_goes_on():
                 return -1
         caught = wait_for(lambda: layers() >= done, p)
         p.send_signal(sig)
-        p.communicate(timeout=120)
+        err = p.communicate(timeout=120)[1].decode()
         if not caught or p.returncode == 0:
             raise Skip("the run was too quick to stop")
+        assert sig == signal.SIGKILL or "w4a4kv4: stopped; the same command goes on" in err, err
         assert not os.path.exists(keep + "/w4a4kv4") and os.path.exists(keep + "/w8a8")
         rows = schemes("w8a8,w4a4kv4", "--keep", keep, text()).expect(0).lines()
         straight = schemes("w8a8,w4a4kv4", text()).expect(0).lines()
