@@ -2,6 +2,7 @@
 #include "helpers.h"
 
 #include "model/config.h"
+#include "quant/fingerprint.h"
 
 #include <jansson.h>
 #include <sys/stat.h>
@@ -214,29 +215,38 @@ static void test_scheme_check(void **state)
     REFUSED(smooth = 1.5f);
 }
 
+/* By what makes a result another one, for a struct has padding. */
+static bool same_scheme(const struct atom_scheme *a, const struct atom_scheme *b)
+{
+    char of_a[512], of_b[512];
+    atom_fingerprint_options(a, 1, 1, of_a);
+    atom_fingerprint_options(b, 1, 1, of_b);
+    return strcmp(of_a, of_b) == 0;
+}
+
 static void test_scheme_names(void **state)
 {
     (void)state;
     struct atom_error err = {0};
+    struct atom_scheme s;
     int n;
     const struct atom_named_scheme *list = atom_named_schemes(&n);
     for (int i = 0; i < n; i++) {
-        struct atom_scheme s;
         assert_ok(atom_scheme_named(list[i].name, &s, &err), &err);
-        assert_memory_equal(&s, &list[i].scheme, sizeof s);
+        assert_true(same_scheme(&s, &list[i].scheme));
         if (list[i].also) {
             assert_ok(atom_scheme_named(list[i].also, &s, &err), &err);
-            assert_memory_equal(&s, &list[i].scheme, sizeof s);
+            assert_true(same_scheme(&s, &list[i].scheme));
         }
         assert_true(strlen(list[i].about) > 10 && !strchr(list[i].about, '\n'));
         s.outliers = s.outliers < 0 ? 128 : s.outliers;
         assert_ok(atom_scheme_check(&s, 128, &err), &err);
         for (int j = 0; j < i; j++)
-            assert_true(strcmp(list[i].name, list[j].name) && memcmp(&list[i].scheme, &list[j].scheme, sizeof s));
+            assert_true(strcmp(list[i].name, list[j].name) && !same_scheme(&list[i].scheme, &list[j].scheme));
     }
-    struct atom_scheme s;
-    assert_fails(atom_scheme_named("", &s, &err), &err, ATOM_ERR_INVALID, "w4a16-gptq");
-    assert_non_null(strstr(err.message, list[n - 1].name)); /* all of them are named */
+    assert_fails(atom_scheme_named("", &s, &err), &err, ATOM_ERR_INVALID, "w4a16");
+    for (int i = 0; i < n; i++) /* all of them are named */
+        assert_non_null(strstr(err.message, list[i].also ? list[i].also : list[i].name));
 }
 
 /* ---- files --------------------------------------------------------------------------------------------------------
