@@ -2,6 +2,7 @@
 #include "helpers.h"
 
 #include "model/config.h"
+#include "quant/fingerprint.h"
 
 #include <jansson.h>
 #include <sys/stat.h>
@@ -156,7 +157,11 @@ static void test_quantized(void **state)
     assert_true(c.scheme.act_clip == 0.9f && c.scheme.weight_clip == 0.85f && c.scheme.kv_clip == 1);
     assert_true(!c.scheme.clip_search && c.scheme.kv_rope == ATOM_KV_PRE && !c.scheme.rotate && c.scheme.gptq);
     c = GOOD(QUANT(ATOM_Q ",\"clip_search\":true"));
-    assert_true(c.scheme.clip_search);
+    assert_true(c.scheme.clip_search && c.scheme.smooth_search == ATOM_SMOOTH_FIXED);
+    c = GOOD(QUANT(ATOM_Q ",\"smooth\":1,\"smooth_search\":\"rms\""));
+    assert_true(c.scheme.smooth == 1 && c.scheme.smooth_search == ATOM_SMOOTH_RMS);
+    DAMAGED(QUANT(ATOM_Q ",\"smooth_search\":\"best\""), "smooth_search");
+    DAMAGED(QUANT(ATOM_Q ",\"smooth_search\":1"), "smooth_search");
     assert_false(GOOD("\"quantization_config\":null").quantized);
     UNSUPPORTED(QUANT("\"quant_method\":\"gptq\",\"bits\":4"), "'gptq'");
     UNSUPPORTED(QUANT("\"quant_method\":\"atom\",\"version\":2,\"new\":4"), "version 2");
@@ -171,12 +176,14 @@ static void test_scheme_check(void **state)
     (void)state;
     struct atom_scheme s;
     struct atom_error err = {0};
-    assert_ok(atom_scheme_recipe("paper", &s, &err), &err);
+    assert_ok(atom_scheme_named("paper", &s, &err), &err);
     assert_ok(atom_scheme_check(&s, 128, &err), &err);
     assert_true(s.kv_rope == ATOM_KV_PRE && s.rotate == 0 && s.rows_per_scale == 2 && !s.clip_search);
-    assert_fails(atom_scheme_recipe("best", &s, &err), &err, ATOM_ERR_INVALID, "'best'");
+    assert_fails(atom_scheme_named("best", &s, &err), &err, ATOM_ERR_INVALID, "'best'");
     memset(&err, 0, sizeof err);
-    assert_ok(atom_scheme_recipe("default", &s, &err), &err);
+    assert_ok(atom_scheme_named("default", &s, &err), &err);
+    assert_int_equal(s.outliers, -1);
+    s.outliers = 128;
     const int good_sizes[] = {0, 1, 2, 12, 20, 24, 40, 48, 64, 80, 96, 128, 160},
               bad_sizes[] = {3, 6, 10, 36, 100, 112};
     for (size_t i = 0; i < sizeof good_sizes / sizeof *good_sizes; i++)
@@ -204,6 +211,42 @@ static void test_scheme_check(void **state)
     REFUSED(weight_clip = 1.5f);
     REFUSED(kv_clip = 0.0f / 0.0f);
     REFUSED(rotate = 8);
+    REFUSED(smooth_search = (enum atom_smooth_search)3);
+    REFUSED(smooth = 1.5f);
+}
+
+/* By what makes a result another one, for a struct has padding. */
+static bool same_scheme(const struct atom_scheme *a, const struct atom_scheme *b)
+{
+    char of_a[512], of_b[512];
+    atom_fingerprint_options(a, 1, 1, of_a);
+    atom_fingerprint_options(b, 1, 1, of_b);
+    return strcmp(of_a, of_b) == 0;
+}
+
+static void test_scheme_names(void **state)
+{
+    (void)state;
+    struct atom_error err = {0};
+    struct atom_scheme s;
+    int n;
+    const struct atom_named_scheme *list = atom_named_schemes(&n);
+    for (int i = 0; i < n; i++) {
+        assert_ok(atom_scheme_named(list[i].name, &s, &err), &err);
+        assert_true(same_scheme(&s, &list[i].scheme));
+        if (list[i].also) {
+            assert_ok(atom_scheme_named(list[i].also, &s, &err), &err);
+            assert_true(same_scheme(&s, &list[i].scheme));
+        }
+        assert_true(strlen(list[i].about) > 10 && !strchr(list[i].about, '\n'));
+        s.outliers = s.outliers < 0 ? 128 : s.outliers;
+        assert_ok(atom_scheme_check(&s, 128, &err), &err);
+        for (int j = 0; j < i; j++)
+            assert_true(strcmp(list[i].name, list[j].name) && !same_scheme(&list[i].scheme, &list[j].scheme));
+    }
+    assert_fails(atom_scheme_named("", &s, &err), &err, ATOM_ERR_INVALID, "w4a16");
+    for (int i = 0; i < n; i++) /* all of them are named */
+        assert_non_null(strstr(err.message, list[i].also ? list[i].also : list[i].name));
 }
 
 /* ---- files --------------------------------------------------------------------------------------------------------
@@ -238,13 +281,14 @@ static void round_trip(const char *dir, const char *recipe)
     struct atom_error err = {0};
     struct atom_scheme s;
     char *text = NULL;
-    assert_ok(atom_scheme_recipe(recipe, &s, &err), &err);
+    assert_ok(atom_scheme_named(recipe, &s, &err), &err);
     s.outliers = 32;
     s.act_clip = 0.87654321f;
     assert_ok(atom_config_quantized_text(dir, &s, &text, &err), &err);
     struct atom_config c = good(text);
     assert_true(c.quantized && c.scheme.act_clip == s.act_clip && c.scheme.weight_clip == s.weight_clip);
     assert_true(c.scheme.rotate == s.rotate && c.scheme.kv_rope == s.kv_rope && c.scheme.gptq == s.gptq);
+    assert_true(c.scheme.smooth == s.smooth && c.scheme.smooth_search == s.smooth_search);
     assert_true(c.scheme.clip_search == s.clip_search && c.scheme.rows_per_scale == s.rows_per_scale);
     assert_non_null(strstr(text, "\"kv_clip\": 1.0"));
     free(text);
@@ -256,9 +300,11 @@ static void test_quantized_text(void **state)
     char *dir = make_dir(), *text = NULL;
     struct atom_error err = {0};
     struct atom_scheme s;
-    assert_ok(atom_scheme_recipe("paper", &s, &err), &err);
+    assert_ok(atom_scheme_named("paper", &s, &err), &err);
     round_trip("models/tiny", "paper");
     round_trip("models/tiny", "default");
+    round_trip("models/tiny", "w8a8-smooth");
+    round_trip("models/tiny", "w4a16-awq");
     put_text(dir, "config.json", "{" BASE ",\n  \"rms_norm_eps\": 1e-05, \"id2label\": {\"a\": \"}\"}\n}  \n");
     assert_ok(atom_config_quantized_text(dir, &s, &text, &err), &err);
     assert_non_null(strstr(text, "1e-05"));
@@ -290,11 +336,17 @@ static void test_tiny(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_rope),           cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_damaged),        cmocka_unit_test(test_quantized),
-        cmocka_unit_test(test_scheme_check),   cmocka_unit_test(test_generation_config),
-        cmocka_unit_test(test_quantized_text), cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_quantized),
+        cmocka_unit_test(test_scheme_check),
+        cmocka_unit_test(test_scheme_names),
+        cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_quantized_text),
+        cmocka_unit_test(test_tiny),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -130,6 +130,8 @@ ATOM_API enum atom_status atom_stream_decoder_finish(struct atom_stream_decoder 
 
 enum atom_kv_rope { ATOM_KV_PRE = 0, ATOM_KV_POST = 1 };
 enum { ATOM_ROTATE_QK = 1, ATOM_ROTATE_V = 2 };
+/* By what channel sizes are searched for: not at all, max|x| and max|w| (SmoothQuant), root mean square (AWQ). */
+enum atom_smooth_search { ATOM_SMOOTH_FIXED = 0, ATOM_SMOOTH_PEAK, ATOM_SMOOTH_RMS };
 
 struct atom_scheme {
     int wbits;          /* 16 (as stored), 8, 4, 3, 2 */
@@ -144,12 +146,21 @@ struct atom_scheme {
     unsigned rotate;  /* ATOM_ROTATE_* */
     int lm_head_bits; /* 16 or 8 */
     bool gptq;
-    float smooth;     /* strength of the migration of channel sizes inside a group into the weights; 0: none */
+    float smooth; /* strength of the migration of channel sizes inside a group into the weights; 0: none */
+    enum atom_smooth_search smooth_search; /* smooth is the upper end of a search for each site's best strength */
     float asymmetric; /* share of the error so far that a linear's weights make up for before GPTQ; 0: none */
 };
 
-/* "paper" or "default"; outliers is then capped by the caller at a quarter of each site's channels. */
-ATOM_API enum atom_status atom_scheme_recipe(const char *name, struct atom_scheme *out, struct atom_error *err);
+struct atom_named_scheme {
+    const char *name, *also;   /* also: another name, or NULL */
+    const char *about;         /* a line */
+    struct atom_scheme scheme; /* outliers -1: as atom_quantize settles it */
+};
+
+/* All of them, *n of them. */
+ATOM_API const struct atom_named_scheme *atom_named_schemes(int *n);
+/* The scheme of a name ("paper", "w8a8", "default" ...). ATOM_ERR_INVALID lists the names there are. */
+ATOM_API enum atom_status atom_scheme_named(const char *name, struct atom_scheme *out, struct atom_error *err);
 
 /* ---- quantize ---------------------------------------------------------------------------------------------------- */
 
@@ -163,6 +174,8 @@ struct atom_quantize_options {
     struct atom_scheme scheme;  /* outliers -1: 128, or a quarter of the narrowest site where that is less */
     bool resume;                /* go on from OUT.partial if model, calibration and options are the same */
     bool overwrite;             /* exchange an existing OUT as a whole */
+    bool reuse;                 /* an OUT made of the same model, calibration and options is all there is to do; one of
+                                   others is refused */
     atom_progress_fn *progress; /* may be NULL */
     void *user;
 };

@@ -22,53 +22,6 @@ const struct atom_scheme atom_scheme_float = {.wbits = 16,
                                               .kv_clip = 1,
                                               .lm_head_bits = 16};
 
-static const struct {
-    const char *name;
-    struct atom_scheme scheme;
-} recipes[] = {
-    {"paper",
-     {.wbits = 4,
-      .abits = 4,
-      .kvbits = 4,
-      .group = 128,
-      .outliers = 128,
-      .rows_per_scale = 2,
-      .act_clip = 0.9f,
-      .weight_clip = 0.85f,
-      .kv_clip = 1,
-      .kv_rope = ATOM_KV_PRE,
-      .lm_head_bits = 16,
-      .gptq = true}},
-    {"default",
-     {.wbits = 4,
-      .abits = 4,
-      .kvbits = 4,
-      .group = 128,
-      .outliers = 128,
-      .rows_per_scale = 1,
-      .act_clip = 0.9f,
-      .weight_clip = 1,
-      .kv_clip = 1,
-      .clip_search = true,
-      .smooth = 0.5f,
-      .asymmetric = 0.5f,
-      .kv_rope = ATOM_KV_POST,
-      .rotate = ATOM_ROTATE_QK | ATOM_ROTATE_V,
-      .lm_head_bits = 16,
-      .gptq = true}},
-};
-
-enum atom_status atom_scheme_recipe(const char *name, struct atom_scheme *out, struct atom_error *err)
-{
-    for (size_t i = 0; i < sizeof recipes / sizeof recipes[0]; i++) {
-        if (strcmp(name, recipes[i].name) == 0) {
-            *out = recipes[i].scheme;
-            return ATOM_OK;
-        }
-    }
-    return atom_fail(err, ATOM_ERR_INVALID, "there is no recipe '%s'; there are 'paper' and 'default'", name);
-}
-
 /* ---- check ------------------------------------------------------------------------------------------------------- */
 
 /* allowed ends with 0. */
@@ -120,6 +73,8 @@ static enum atom_status check_rotation(const struct atom_scheme *s, int head_dim
     return ATOM_OK;
 }
 
+static const char *const searches[] = {"none", "peak", "rms"}; /* enum atom_smooth_search */
+
 enum atom_status atom_scheme_check(const struct atom_scheme *s, int head_dim, struct atom_error *err)
 {
     static const int weight[] = {16, 8, 4, 3, 2, 0}, other[] = {16, 8, 4, 3, 0}, head[] = {16, 8, 0};
@@ -146,6 +101,9 @@ enum atom_status atom_scheme_check(const struct atom_scheme *s, int head_dim, st
         status = check_share("smooth", s->smooth, err);
     if (!status)
         status = check_share("asymmetric", s->asymmetric, err);
+    if (!status && (s->smooth_search < ATOM_SMOOTH_FIXED || s->smooth_search > ATOM_SMOOTH_RMS))
+        status = atom_fail(err, ATOM_ERR_INVALID, "smooth_search may be %s, %s or %s, not %d", searches[0], searches[1],
+                           searches[2], (int)s->smooth_search);
     return status ? status : check_rotation(s, head_dim, err);
 }
 
@@ -185,6 +143,21 @@ static enum atom_status read_rotate(const struct atom_place *place, const struct
                             place->object, field->name);
 }
 
+static enum atom_status read_smooth_search(const struct atom_place *place, const struct atom_field *field,
+                                           const json_t *value, void *out)
+{
+    struct parsed *p = out;
+    const char *name = json_string_value(value);
+    char text[64];
+    for (size_t i = 0; name && i < sizeof searches / sizeof searches[0]; i++)
+        if (strcmp(name, searches[i]) == 0) {
+            p->scheme.smooth_search = (enum atom_smooth_search)i;
+            return ATOM_OK;
+        }
+    return atom_fail(place->err, ATOM_ERR_FORMAT, "%s: field '%s' is %s, not \"none\", \"peak\" or \"rms\"",
+                     place->object, field->name, atom_json_spell(value, text));
+}
+
 #define IN_SCHEME(field) offsetof(struct parsed, scheme.field)
 #define ANY_COUNT        0, MAX_CHANNELS
 
@@ -207,6 +180,7 @@ static const struct atom_field fields[] = {
     {"lm_head_bits", atom_field_int, IN_SCHEME(lm_head_bits), 8, 16, true},
     {"gptq", atom_field_bool, IN_SCHEME(gptq), 0, 0, true},
     {"smooth", atom_field_float, IN_SCHEME(smooth), 0, 1, false},
+    {"smooth_search", read_smooth_search, 0, 0, 0, false},
     {"asymmetric", atom_field_float, IN_SCHEME(asymmetric), 0, 1, false},
 };
 
@@ -263,11 +237,12 @@ json_t *atom_scheme_json(const struct atom_scheme *s)
         json_decref(rotate);
         return NULL;
     }
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b, s:f, s:f}",
-                     "quant_method", "atom", "version", VERSION, "wbits", s->wbits, "abits", s->abits, "kvbits",
-                     s->kvbits, "group", s->group, "outliers", s->outliers, "outlier_bits", OUTLIER_BITS,
-                     "rows_per_scale", s->rows_per_scale, "act_clip", widen(s->act_clip), "weight_clip",
-                     widen(s->weight_clip), "kv_clip", widen(s->kv_clip), "clip_search", s->clip_search, "kv_rope",
-                     s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate, "lm_head_bits", s->lm_head_bits,
-                     "gptq", s->gptq, "smooth", widen(s->smooth), "asymmetric", widen(s->asymmetric));
+    return json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b, s:f, s:s, s:f}",
+        "quant_method", "atom", "version", VERSION, "wbits", s->wbits, "abits", s->abits, "kvbits", s->kvbits, "group",
+        s->group, "outliers", s->outliers, "outlier_bits", OUTLIER_BITS, "rows_per_scale", s->rows_per_scale,
+        "act_clip", widen(s->act_clip), "weight_clip", widen(s->weight_clip), "kv_clip", widen(s->kv_clip),
+        "clip_search", s->clip_search, "kv_rope", s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate,
+        "lm_head_bits", s->lm_head_bits, "gptq", s->gptq, "smooth", widen(s->smooth), "smooth_search",
+        searches[s->smooth_search], "asymmetric", widen(s->asymmetric));
 }
