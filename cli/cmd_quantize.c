@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the command line said; -1 and NULL leave the recipe's value. */
+/* What the command line said; -1 and NULL leave the scheme's value. */
 struct request {
-    const char *recipe;
+    const char *scheme;
     int wbits, abits, kvbits, group, outliers, outlier_bits, rows_per_scale, kv_rope, rotate, lm_head, format;
     float act_clip, weight_clip, kv_clip, smooth, asymmetric;
     bool search, no_search, no_gptq, gptq, quiet;
@@ -52,18 +52,31 @@ static void apply(const struct request *r, struct atom_scheme *s)
         s->rotate = rotations[r->rotate];
 }
 
+/* The names of all schemes and what they are, a line each. */
+static const char *list_schemes(char *text, size_t room)
+{
+    int n, used = 0;
+    const struct atom_named_scheme *s = atom_named_schemes(&n);
+    for (int i = 0; i < n && (size_t)used < room; i++) {
+        char names[64];
+        snprintf(names, sizeof names, "%s%s%s", s[i].name, s[i].also ? ", " : "", s[i].also ? s[i].also : "");
+        used += snprintf(text + used, room - (size_t)used, "  %-18s  %s\n", names, s[i].about);
+    }
+    return text;
+}
+
 static int run(const struct cli_command *cmd, const struct request *r, struct atom_quantize_options *o)
 {
     struct atom_error err = {0};
     struct cli_progress bar;
+    if (!o->model)
+        return cli_usage(cmd, "an argument is missing: usage: atom %s", cmd->usage);
     if (!o->out)
         return cli_usage(cmd, "-o OUT is missing: the directory to make");
     if (!o->calib == !o->calib_ids)
         return cli_usage(cmd, o->calib ? "--calib and --calib-ids exclude each other" : "--calib FILE is missing");
-    if (atom_scheme_recipe(r->recipe, &o->scheme, &err))
+    if (atom_scheme_named(r->scheme, &o->scheme, &err))
         return cli_usage(cmd, "%s", err.message);
-    if (strcmp(r->recipe, "default") == 0)
-        o->scheme.outliers = -1;
     apply(r, &o->scheme);
     cli_progress_init(&bar, r->quiet);
     cli_catch_interrupts();
@@ -82,7 +95,7 @@ static int run(const struct cli_command *cmd, const struct request *r, struct at
 int cmd_quantize(int argc, char **argv)
 {
     struct atom_quantize_options o = {.samples = 64, .window = 1024};
-    struct request r = {.recipe = "default",
+    struct request r = {.scheme = "default",
                         .wbits = -1,
                         .abits = -1,
                         .kvbits = -1,
@@ -96,6 +109,12 @@ int cmd_quantize(int argc, char **argv)
                         .lm_head = -1,
                         .smooth = -1,
                         .asymmetric = -1};
+    char schemes[4096], epilogue[5000];
+    snprintf(epilogue, sizeof epilogue,
+             "schemes (--scheme list shows them alone):\n%s\n"
+             "examples:\n  atom quantize models/tiny -o /tmp/tiny-w4a4 --calib models/tiny/eval.txt --samples 8 "
+             "--window 256\n  atom quantize MODEL -o OUT --calib FILE --scheme w4a16-gptq",
+             list_schemes(schemes, sizeof schemes));
     const struct cli_option options[] = {
         {"output", 'o', CLI_TEXT, "OUT", &o.out, 0, 0, "directory to make", NULL},
         {"calib", 0, CLI_TEXT, "FILE", &o.calib, 0, 0, "calibration text", NULL},
@@ -103,7 +122,9 @@ int cmd_quantize(int argc, char **argv)
          NULL},
         {"samples", 0, CLI_INT, "N", &o.samples, 1, 1 << 20, "windows to calibrate on, the file's first (64)", NULL},
         {"window", 0, CLI_INT, "T", &o.window, 2, 1 << 20, "tokens a window (1024)", NULL},
-        {"recipe", 0, CLI_TEXT, "NAME", &r.recipe, 0, 0, "default, or paper: what the options below start from", NULL},
+        {"scheme", 's', CLI_TEXT, "NAME", &r.scheme, 0, 0,
+         "what the options below start from (default): one of those at the end, or list", NULL},
+        {"recipe", 0, CLI_TEXT, "NAME", &r.scheme, 0, 0, "the same, as it used to be called", NULL},
         {"wbits", 0, CLI_INT, "B", &r.wbits, 2, 16, "bits of a weight: 2, 3, 4, 8; 16 as it was", NULL},
         {"abits", 0, CLI_INT, "B", &r.abits, 3, 16, "bits of an activation: 3, 4, 8; 16 float", NULL},
         {"kvbits", 0, CLI_INT, "B", &r.kvbits, 3, 16, "bits of the KV cache: 3, 4, 8, 16", NULL},
@@ -137,15 +158,16 @@ int cmd_quantize(int argc, char **argv)
         "Makes a low-bit checkpoint: activations reordered by energy with the outlier channels in INT8, weights by\n"
         "groups with GPTQ, a quantized KV cache. Goes layer by layer; a run that was stopped can go on (--resume).",
         options,
+        0,
         1,
-        1,
-        "examples:\n  atom quantize models/tiny -o /tmp/tiny-w4a4 --calib models/tiny/eval.txt --samples 8 --window "
-        "256\n"
-        "  atom quantize MODEL -o OUT --calib FILE --recipe paper"};
+        epilogue};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
-    if (rc == CLI_GO_ON) {
-        o.model = args[0];
+    if (rc == CLI_GO_ON && strcmp(r.scheme, "list") == 0) {
+        fputs(schemes, stdout);
+        rc = cli_finish(0);
+    } else if (rc == CLI_GO_ON) {
+        o.model = n ? args[0] : NULL;
         rc = run(&cmd, &r, &o);
     }
     free(args);

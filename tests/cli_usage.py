@@ -53,6 +53,14 @@ def usage_errors_of_the_program():
 
 
 @test
+def schemes_are_listed():
+    r = atom("quantize", "--scheme", "list").expect(0)
+    names = [l.split()[0].rstrip(",") for l in r.out.decode().splitlines()]
+    assert "w4a4kv4" in names and "w8a8" in names and "paper" in names, names
+    assert r.out in atom("quantize", "--help").expect(0).out
+
+
+@test
 def usage_errors_of_commands():
     for c in COMMANDS:
         atom(c).expect(2, "argument is missing", "--help")
@@ -64,6 +72,7 @@ def usage_errors_of_commands():
     atom("quantize", TINY, "-o", path("o")).expect(2, "--calib FILE is missing")
     atom("quantize", TINY, "-o", path("o"), "--calib", "x", "--calib-ids", "y").expect(2, "exclude")
     atom("quantize", TINY, "-o", path("o"), "--calib", "x", "--recipe", "soup").expect(2, "soup")
+    atom("quantize", TINY, "-o", path("o"), "--calib", "x", "--scheme", "w5a5").expect(2, "w5a5", "w8a8", "paper")
     atom("eval", "bleu", TINY, "x").expect(2, "bleu")
     for measure in ("ppl", "tasks"):
         atom("eval", measure).expect(2, "argument is missing", "eval %s --help" % measure)

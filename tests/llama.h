@@ -246,7 +246,7 @@ static inline struct atom_quantize_options quick_options(const char *model, cons
 {
     struct atom_quantize_options o = {.model = model, .out = out, .calib = calib, .samples = 4, .window = 64};
     struct atom_error err = {0};
-    assert_ok(atom_scheme_recipe("default", &o.scheme, &err), &err);
+    assert_ok(atom_scheme_named("default", &o.scheme, &err), &err);
     o.scheme.outliers = -1;
     return o;
 }

@@ -171,12 +171,14 @@ static void test_scheme_check(void **state)
     (void)state;
     struct atom_scheme s;
     struct atom_error err = {0};
-    assert_ok(atom_scheme_recipe("paper", &s, &err), &err);
+    assert_ok(atom_scheme_named("paper", &s, &err), &err);
     assert_ok(atom_scheme_check(&s, 128, &err), &err);
     assert_true(s.kv_rope == ATOM_KV_PRE && s.rotate == 0 && s.rows_per_scale == 2 && !s.clip_search);
-    assert_fails(atom_scheme_recipe("best", &s, &err), &err, ATOM_ERR_INVALID, "'best'");
+    assert_fails(atom_scheme_named("best", &s, &err), &err, ATOM_ERR_INVALID, "'best'");
     memset(&err, 0, sizeof err);
-    assert_ok(atom_scheme_recipe("default", &s, &err), &err);
+    assert_ok(atom_scheme_named("default", &s, &err), &err);
+    assert_int_equal(s.outliers, -1);
+    s.outliers = 128;
     const int good_sizes[] = {0, 1, 2, 12, 20, 24, 40, 48, 64, 80, 96, 128, 160},
               bad_sizes[] = {3, 6, 10, 36, 100, 112};
     for (size_t i = 0; i < sizeof good_sizes / sizeof *good_sizes; i++)
@@ -204,6 +206,31 @@ static void test_scheme_check(void **state)
     REFUSED(weight_clip = 1.5f);
     REFUSED(kv_clip = 0.0f / 0.0f);
     REFUSED(rotate = 8);
+}
+
+static void test_scheme_names(void **state)
+{
+    (void)state;
+    struct atom_error err = {0};
+    int n;
+    const struct atom_named_scheme *list = atom_named_schemes(&n);
+    for (int i = 0; i < n; i++) {
+        struct atom_scheme s;
+        assert_ok(atom_scheme_named(list[i].name, &s, &err), &err);
+        assert_memory_equal(&s, &list[i].scheme, sizeof s);
+        if (list[i].also) {
+            assert_ok(atom_scheme_named(list[i].also, &s, &err), &err);
+            assert_memory_equal(&s, &list[i].scheme, sizeof s);
+        }
+        assert_true(strlen(list[i].about) > 10 && !strchr(list[i].about, '\n'));
+        s.outliers = s.outliers < 0 ? 128 : s.outliers;
+        assert_ok(atom_scheme_check(&s, 128, &err), &err);
+        for (int j = 0; j < i; j++)
+            assert_true(strcmp(list[i].name, list[j].name) && memcmp(&list[i].scheme, &list[j].scheme, sizeof s));
+    }
+    struct atom_scheme s;
+    assert_fails(atom_scheme_named("", &s, &err), &err, ATOM_ERR_INVALID, "w4a16-gptq");
+    assert_non_null(strstr(err.message, list[n - 1].name)); /* all of them are named */
 }
 
 /* ---- files --------------------------------------------------------------------------------------------------------
@@ -238,7 +265,7 @@ static void round_trip(const char *dir, const char *recipe)
     struct atom_error err = {0};
     struct atom_scheme s;
     char *text = NULL;
-    assert_ok(atom_scheme_recipe(recipe, &s, &err), &err);
+    assert_ok(atom_scheme_named(recipe, &s, &err), &err);
     s.outliers = 32;
     s.act_clip = 0.87654321f;
     assert_ok(atom_config_quantized_text(dir, &s, &text, &err), &err);
@@ -256,7 +283,7 @@ static void test_quantized_text(void **state)
     char *dir = make_dir(), *text = NULL;
     struct atom_error err = {0};
     struct atom_scheme s;
-    assert_ok(atom_scheme_recipe("paper", &s, &err), &err);
+    assert_ok(atom_scheme_named("paper", &s, &err), &err);
     round_trip("models/tiny", "paper");
     round_trip("models/tiny", "default");
     put_text(dir, "config.json", "{" BASE ",\n  \"rms_norm_eps\": 1e-05, \"id2label\": {\"a\": \"}\"}\n}  \n");
@@ -290,11 +317,17 @@ static void test_tiny(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_rope),           cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_damaged),        cmocka_unit_test(test_quantized),
-        cmocka_unit_test(test_scheme_check),   cmocka_unit_test(test_generation_config),
-        cmocka_unit_test(test_quantized_text), cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_quantized),
+        cmocka_unit_test(test_scheme_check),
+        cmocka_unit_test(test_scheme_names),
+        cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_quantized_text),
+        cmocka_unit_test(test_tiny),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

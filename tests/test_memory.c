@@ -20,7 +20,7 @@ static enum atom_status quantize_config(const char *dir, struct atom_error *err)
     struct atom_scheme s;
     char *text = NULL;
     (void)dir;
-    atom_scheme_recipe("default", &s, NULL);
+    atom_scheme_named("paper", &s, NULL);
     enum atom_status status = atom_config_quantized_text("models/tiny", &s, &text, err);
     free(text);
     return status;

@@ -87,7 +87,7 @@ static int fresh(void **state)
              "\"vocab_size\": 16, \"max_position_embeddings\": 32, \"rms_norm_eps\": 1e-5}");
     put_text(model, "tokenizer.json", "{}");
     put_text(model, "model.safetensors", "not looked into here");
-    assert_ok(atom_scheme_recipe("paper", &scheme, &err), &err);
+    assert_ok(atom_scheme_named("paper", &scheme, &err), &err);
     atom_fingerprint_options(&scheme, 4, 64, options);
     run = (struct atom_partial_run){model, calib, out, options, LAYERS, false, false};
     return 0;

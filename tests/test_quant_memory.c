@@ -82,7 +82,7 @@ static enum atom_status run_partial(const char *dir, struct atom_error *err)
     const struct atom_report_line line = {"x", 0.5, 4, 1};
     snprintf(out, sizeof out, "%s/out", dir);
     const struct atom_partial_run run = {"models/tiny", "models/tiny/reference.json", out, "options", 1, true, true};
-    atom_scheme_recipe("paper", &scheme, NULL);
+    atom_scheme_named("paper", &scheme, NULL);
     enum atom_status st = atom_partial_open(&run, &p, err);
     if (!st && atom_partial_next(p) == 0)
         st = atom_partial_put_layer(p, 0, &t, 1, &line, 1, err);

@@ -198,7 +198,7 @@ static void other_shapes(void **state)
         put_llama(dir, &shapes[i]);
         logits_of(dir, exact, &s);
         for (int recipe = 0; recipe < 2; recipe++) {
-            assert_ok(atom_scheme_recipe(recipe ? "paper" : "default", &s, &err), &err);
+            assert_ok(atom_scheme_named(recipe ? "paper" : "default", &s, &err), &err);
             s.outliers = recipe ? 128 : -1;
             if (i == 0)
                 s.rotate = 0; /* heads of 10 have no such matrix */
@@ -230,7 +230,7 @@ static double quantized_perplexity(const char *recipe, int bits, bool head)
 {
     const char *out = new_place();
     struct atom_quantize_options o = quick_options("models/tiny", out, calib);
-    assert_ok(atom_scheme_recipe(recipe, &o.scheme, &err), &err);
+    assert_ok(atom_scheme_named(recipe, &o.scheme, &err), &err);
     o.scheme.outliers = strcmp(recipe, "paper") ? -1 : 128;
     o.scheme.wbits = o.scheme.abits = o.scheme.kvbits = bits;
     if (bits > 4)
@@ -290,7 +290,7 @@ static void a_run_that_stopped_goes_on(void **state)
         snprintf(out, sizeof out, "%s", new_place());
         struct atom_quantize_options o = short_options(place("odd"), whole);
         struct stop stop = {.at = i == 0 ? 0.3 : i == 1 ? 1.05 : i == 2 ? 1.6 : 1.0};
-        assert_ok(atom_scheme_recipe(recipes[i % 2], &o.scheme, &err), &err);
+        assert_ok(atom_scheme_named(recipes[i % 2], &o.scheme, &err), &err);
         o.scheme.outliers = 10;
         if (i == 3)
             o.scheme.wbits = 16;

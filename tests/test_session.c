@@ -50,7 +50,7 @@ static struct atom_model *quantized(const char *model, const char *recipe, int h
     snprintf(out, sizeof out, "%s/%s", home, name);
     snprintf(calib, sizeof calib, "%s/calib.txt", home);
     struct atom_quantize_options o = quick_options(model, out, calib);
-    assert_ok(atom_scheme_recipe(recipe, &o.scheme, &err), &err);
+    assert_ok(atom_scheme_named(recipe, &o.scheme, &err), &err);
     o.scheme.outliers = -1;
     o.scheme.lm_head_bits = head_bits;
     assert_ok(atom_quantize(&o, &err), &err);

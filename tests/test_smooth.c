@@ -42,7 +42,7 @@ static void rig_init(struct rig *r)
     uint32_t seed = 1;
     assert_ok(atom_config_load("models/tiny", &r->cfg, &err), &err);
     assert_ok(atom_tensors_open("models/tiny", &r->tensors, &err), &err);
-    assert_ok(atom_scheme_recipe("default", &r->scheme, &err), &err);
+    assert_ok(atom_scheme_named("default", &r->scheme, &err), &err);
     for (int s = 0; s < ATOM_N_SITES; s++) {
         int k = atom_site_channels(&r->cfg, (enum atom_site_id)s);
         r->energy[s] = malloc((size_t)k * sizeof(double));

@@ -12,7 +12,7 @@ shift 3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# name|options on top of the paper's recipe
+# name|options on top of the paper's scheme
 rows='rtn|--kvbits 16 --group 0 --outliers 0 --rows-per-scale 1 --act-clip 1 --weight-clip 1 --no-gptq
 outliers-int8|--kvbits 16 --group 0 --rows-per-scale 1 --act-clip 1 --weight-clip 1 --no-gptq
 groups|--kvbits 16 --act-clip 1 --weight-clip 1 --no-gptq
@@ -29,8 +29,8 @@ kv4|--wbits 16 --abits 16 --kvbits 4
 kv8|--wbits 16 --abits 16 --kvbits 8
 search-rotate-qk|--rows-per-scale 1 --weight-clip 1 --search-clip --kv-rope post --rotate qk
 search-rotate-qkv|--rows-per-scale 1 --weight-clip 1 --search-clip --kv-rope post --rotate qkv
-asymmetric|--recipe default --smooth 0
-default|--recipe default'
+asymmetric|--scheme default --smooth 0
+default|--scheme default'
 
 measure() { # name, options, model
     "$atom" eval ppl "$3" --window "$window" --quiet --json "$text" |
@@ -48,7 +48,7 @@ while IFS='|' read -r name options; do
     wanted "$name" "$@" || continue
     started=$(date +%s.%N)
     # shellcheck disable=SC2086
-    "$atom" quantize "$model" -o "$work/q" --calib "$calib" --samples "$samples" --window "$window" --recipe paper \
+    "$atom" quantize "$model" -o "$work/q" --calib "$calib" --samples "$samples" --window "$window" --scheme paper \
         $options --quiet --overwrite </dev/null
     measure "$name" "$options" "$work/q" "$(awk -v a="$started" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f", b - a }')"
 done <<<"$rows"

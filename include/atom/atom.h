@@ -159,8 +159,16 @@ struct atom_scheme {
     enum atom_format format;
 };
 
-/* "paper" or "default"; outliers is then capped by the caller at a quarter of each site's channels. */
-ATOM_API enum atom_status atom_scheme_recipe(const char *name, struct atom_scheme *out, struct atom_error *err);
+struct atom_named_scheme {
+    const char *name, *also;   /* also: another name, or NULL */
+    const char *about;         /* a line */
+    struct atom_scheme scheme; /* outliers -1: as atom_quantize settles it */
+};
+
+/* All of them, *n of them. */
+ATOM_API const struct atom_named_scheme *atom_named_schemes(int *n);
+/* The scheme of a name ("paper", "w8a8", "default" ...). ATOM_ERR_INVALID lists the names there are. */
+ATOM_API enum atom_status atom_scheme_named(const char *name, struct atom_scheme *out, struct atom_error *err);
 
 /* ---- quantize ---------------------------------------------------------------------------------------------------- */
 

@@ -17,9 +17,10 @@ enum { SEED = 1, CHUNK = 512, WARM_UP = 32, KV_POSITIONS = 4096, SWEEPS = 3, MAX
 enum atom_status atom_bench_scheme(const struct atom_bench_options *opt, struct atom_scheme *out,
                                    struct atom_error *err)
 {
-    enum atom_status st = atom_scheme_recipe("default", out, err);
+    enum atom_status st = atom_scheme_named("default", out, err);
     if (st)
         return st;
+    out->outliers = 128;
     out->abits = opt->abits;
     out->kvbits = opt->kvbits;
     out->lm_head_bits = opt->head_bits;

@@ -7,7 +7,7 @@
 #include "bench/random_tensors.h"
 #include "bench/shape.h"
 
-/* The default recipe with the bits that the options name. */
+/* The default scheme with the bits that the options name. */
 enum atom_status atom_bench_scheme(const struct atom_bench_options *opt, struct atom_scheme *out,
                                    struct atom_error *err);
 

@@ -23,53 +23,6 @@ const struct atom_scheme atom_scheme_float = {.wbits = 16,
                                               .kv_clip = 1,
                                               .lm_head_bits = 16};
 
-static const struct {
-    const char *name;
-    struct atom_scheme scheme;
-} recipes[] = {
-    {"paper",
-     {.wbits = 4,
-      .abits = 4,
-      .kvbits = 4,
-      .group = 128,
-      .outliers = 128,
-      .rows_per_scale = 2,
-      .act_clip = 0.9f,
-      .weight_clip = 0.85f,
-      .kv_clip = 1,
-      .kv_rope = ATOM_KV_PRE,
-      .lm_head_bits = 16,
-      .gptq = true}},
-    {"default",
-     {.wbits = 4,
-      .abits = 4,
-      .kvbits = 4,
-      .group = 128,
-      .outliers = 128,
-      .rows_per_scale = 1,
-      .act_clip = 0.9f,
-      .weight_clip = 1,
-      .kv_clip = 1,
-      .clip_search = true,
-      .smooth = 0.5f,
-      .asymmetric = 0.5f,
-      .kv_rope = ATOM_KV_POST,
-      .rotate = ATOM_ROTATE_QK | ATOM_ROTATE_V,
-      .lm_head_bits = 16,
-      .gptq = true}},
-};
-
-enum atom_status atom_scheme_recipe(const char *name, struct atom_scheme *out, struct atom_error *err)
-{
-    for (size_t i = 0; i < sizeof recipes / sizeof recipes[0]; i++) {
-        if (strcmp(name, recipes[i].name) == 0) {
-            *out = recipes[i].scheme;
-            return ATOM_OK;
-        }
-    }
-    return atom_fail(err, ATOM_ERR_INVALID, "there is no recipe '%s'; there are 'paper' and 'default'", name);
-}
-
 /* ---- check ------------------------------------------------------------------------------------------------------- */
 
 /* allowed ends with 0. */
