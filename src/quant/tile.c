@@ -159,12 +159,15 @@ static void fold_sets(const struct atom_tile *t, bool sum, float *x)
     }
 }
 
-/* Tries ratios from opt->clip down in 32nds: to a half of it, to a quarter under 4 bits. Leaves the best in t->s. */
+/* Tries ratios from opt->clip down in 32nds: to a half of it, to a quarter under 4 bits. Scales that are powers of two
+ * try three: twice the ratio, under which nothing saturates, it, and its half. Leaves the best in t->s. */
 static void search_ratio(struct atom_tile *t, int j0, int j1)
 {
-    const int steps = t->opt->bits < 4 ? 24 : 16;
+    const bool powers = t->opt->form.format == ATOM_FORMAT_MXFP4;
+    const int steps = powers ? 2 : t->opt->bits < 4 ? 24 : 16;
     for (int i = 0; i <= steps; i++) {
-        scales_for(t, t->opt->clip * (1.0f - (float)i / 32.0f), t->trial);
+        const float share = powers ? 2.0f / (float)(1 << i) : 1.0f - (float)i / 32.0f;
+        scales_for(t, t->opt->clip * share, t->trial);
         find_cost(t, j0, j1, t->trial, t->cost);
         fold_sets(t, true, t->cost);
         for (int r = 0; r < t->ld; r++)
