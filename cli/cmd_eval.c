@@ -11,7 +11,7 @@
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
-} measures[] = {{"ppl", eval_ppl}, {"kld", eval_kld}, {"tasks", eval_tasks}};
+} measures[] = {{"ppl", eval_ppl}, {"kld", eval_kld}, {"tasks", eval_tasks}, {"schemes", eval_schemes}};
 enum { N_MEASURES = sizeof measures / sizeof measures[0] };
 
 void eval_name_file(struct atom_error *err, const char *file)
@@ -27,22 +27,28 @@ int cmd_eval(int argc, char **argv)
 {
     static const struct cli_option options[] = {{NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
     static const struct cli_command cmd = {
-        "eval ppl|kld|tasks [options] MODEL FILE...",
-        "Measures a float or quantized model: perplexity of a text, how far it is from another model, or multiple\n"
-        "choice. 'atom eval ppl --help', 'kld --help' and 'tasks --help' list the options of each.",
+        "eval ppl|kld|tasks|schemes [options] MODEL FILE...",
+        "Measures a float or quantized model: perplexity of a text, how far it is from another model, multiple "
+        "choice,\n"
+        "or all of that for several schemes at once ('atom eval --schemes LIST ...' is short for 'atom eval schemes\n"
+        "--schemes LIST ...'). 'atom eval ppl --help' and so on list the options of each.",
         options,
         1,
         -1,
         "examples: atom eval ppl models/tiny --window 256 models/tiny/eval.txt\n"
         "          atom eval kld models/tiny build/tiny-w4a4 --window 256 models/tiny/eval.txt\n"
-        "          atom eval tasks MODEL --json piqa.jsonl winogrande.jsonl"};
+        "          atom eval tasks MODEL --json piqa.jsonl winogrande.jsonl\n"
+        "          atom eval --schemes w8a8,w4a4kv4 MODEL --calib valid.txt test.txt"};
     for (int i = 0; argc > 1 && i < N_MEASURES; i++)
         if (strcmp(argv[1], measures[i].name) == 0)
             return measures[i].run(argc - 1, argv + 1);
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--schemes") == 0 || strncmp(argv[i], "--schemes=", 10) == 0)
+            return eval_schemes(argc, argv);
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
     if (rc == CLI_GO_ON)
-        rc = cli_usage(&cmd, "unknown measurement '%s'; there are 'ppl', 'kld' and 'tasks'", args[0]);
+        rc = cli_usage(&cmd, "unknown measurement '%s'; there are 'ppl', 'kld', 'tasks' and 'schemes'", args[0]);
     free(args);
     return rc;
 }

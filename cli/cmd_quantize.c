@@ -11,7 +11,8 @@
 /* What the command line said; -1 and NULL leave the scheme's value. */
 struct request {
     const char *scheme;
-    int wbits, abits, kvbits, group, outliers, outlier_bits, rows_per_scale, kv_rope, rotate, lm_head, format;
+    int wbits, abits, kvbits, group, outliers, outlier_bits, rows_per_scale, kv_rope, rotate, lm_head, format,
+        smooth_search;
     float act_clip, weight_clip, kv_clip, smooth, asymmetric;
     bool search, no_search, no_gptq, gptq, quiet;
 };
@@ -44,6 +45,8 @@ static void apply(const struct request *r, struct atom_scheme *s)
         s->gptq = r->gptq;
     if (r->smooth >= 0)
         s->smooth = r->smooth;
+    if (r->smooth_search >= 0)
+        s->smooth_search = (enum atom_smooth_search)r->smooth_search;
     if (r->asymmetric >= 0)
         s->asymmetric = r->asymmetric;
     if (r->kv_rope >= 0)
@@ -107,6 +110,7 @@ int cmd_quantize(int argc, char **argv)
                         .kv_rope = -1,
                         .rotate = -1,
                         .lm_head = -1,
+                        .smooth_search = -1,
                         .smooth = -1,
                         .asymmetric = -1};
     char schemes[4096], epilogue[5000];
@@ -144,6 +148,8 @@ int cmd_quantize(int argc, char **argv)
         {"no-gptq", 0, CLI_FLAG, NULL, &r.no_gptq, 0, 0, "round to nearest", NULL},
         {"smooth", 0, CLI_FLOAT, "S", &r.smooth, 0, 1, "even out channel sizes inside a group, this strongly; 0: not",
          NULL},
+        {"smooth-search", 0, CLI_WORD, "none|peak|rms", &r.smooth_search, 0, 0,
+         "try strengths up to that at each site: SmoothQuant's, or AWQ's", NULL},
         {"asymmetric", 0, CLI_FLOAT, "A", &r.asymmetric, 0, 1,
          "share of the error so far that the next weights make up for (with GPTQ)", NULL},
         {"kv-rope", 0, CLI_WORD, "pre|post", &r.kv_rope, 0, 0, "keys are cached before or after RoPE", NULL},

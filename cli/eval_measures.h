@@ -8,6 +8,7 @@
 int eval_ppl(int argc, char **argv);
 int eval_kld(int argc, char **argv);
 int eval_tasks(int argc, char **argv);
+int eval_schemes(int argc, char **argv);
 
 /* Puts the file's name in front of a sentence that does not begin with it. */
 void eval_name_file(struct atom_error *err, const char *file);

@@ -2,9 +2,12 @@
 #include "files.h"
 
 #include <errno.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static enum atom_status fail(struct atom_error *err, const char *path, int errnum)
 {
@@ -40,4 +43,35 @@ enum atom_status cli_read_file(const char *path, char **data, size_t *n_bytes, s
     *data = buf;
     *n_bytes = n;
     return ATOM_OK;
+}
+
+enum atom_status cli_make_folder(const char *keep, char *path, size_t room, struct atom_error *err)
+{
+    const char *base = getenv("TMPDIR");
+    int n = keep ? snprintf(path, room, "%s", keep)
+                 : snprintf(path, room, "%s/atom-schemes-XXXXXX", base && *base ? base : "/tmp");
+    if (n < 0 || (size_t)n >= room)
+        return fail(err, keep ? keep : base, ENAMETOOLONG);
+    if (keep ? mkdir(path, 0777) && errno != EEXIST : !mkdtemp(path))
+        return fail(err, path, errno);
+    return ATOM_OK;
+}
+
+bool cli_exists(const char *path) { return access(path, F_OK) == 0; }
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st;
+    (void)kind;
+    (void)at;
+    return remove(path) ? errno : 0;
+}
+
+enum atom_status cli_remove_tree(const char *path, struct atom_error *err)
+{
+    errno = 0;
+    int bad = nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    if (bad == -1)
+        bad = errno;
+    return bad == 0 || bad == ENOENT ? ATOM_OK : fail(err, path, bad);
 }

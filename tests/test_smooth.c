@@ -32,7 +32,7 @@ struct rig {
     struct atom_config cfg;
     struct atom_scheme scheme;
     struct atom_tensors *tensors;
-    double *energy[ATOM_N_SITES];
+    struct atom_calib_seen seen;
     int32_t *orders[ATOM_N_SITES];
 };
 
@@ -43,13 +43,14 @@ static void rig_init(struct rig *r)
     assert_ok(atom_config_load("models/tiny", &r->cfg, &err), &err);
     assert_ok(atom_tensors_open("models/tiny", &r->tensors, &err), &err);
     assert_ok(atom_scheme_named("default", &r->scheme, &err), &err);
+    r->scheme.outliers = 64;
     for (int s = 0; s < ATOM_N_SITES; s++) {
         int k = atom_site_channels(&r->cfg, (enum atom_site_id)s);
-        r->energy[s] = malloc((size_t)k * sizeof(double));
+        r->seen.energy[s] = malloc((size_t)k * sizeof(double));
         r->orders[s] = malloc((size_t)k * sizeof(int32_t));
         for (int i = 0; i < k; i++) {
             seed = seed * 1664525u + 1013904223u;
-            r->energy[s][i] = exp((double)(seed >> 8) / 0x1p24 * 8 - 4);
+            r->seen.energy[s][i] = exp((double)(seed >> 8) / 0x1p24 * 8 - 4);
             r->orders[s][i] = (i * 7 + s) % k; /* 7 divides no k here */
         }
     }
@@ -58,7 +59,7 @@ static void rig_init(struct rig *r)
 static void rig_fini(struct rig *r)
 {
     for (int s = 0; s < ATOM_N_SITES; s++) {
-        free(r->energy[s]);
+        free(r->seen.energy[s]);
         free(r->orders[s]);
     }
     atom_tensors_close(r->tensors);
@@ -99,8 +100,8 @@ static void a_smoothed_layer_is_the_same_function(void **state)
     struct atom_smoothed *s;
     (void)state;
     rig_init(&r);
-    const struct atom_smooth_input in = {
-        &r.cfg, r.tensors, &r.scheme, 1, (const double *const *)r.energy, (const int32_t *const *)r.orders};
+    const struct atom_smooth_input in = {&r.cfg, r.tensors, &r.scheme, 1, &r.seen, (const int32_t *const *)r.orders,
+                                         NULL,   NULL};
     assert_ok(atom_smooth(&in, &s, &err), &err);
     int n = TOKENS * r.cfg.hidden;
     float *before = malloc((size_t)n * sizeof *before), *after = malloc((size_t)n * sizeof *after);
@@ -131,8 +132,8 @@ static void a_missing_tensor_is_named(void **state)
     struct atom_smoothed *s;
     (void)state;
     rig_init(&r);
-    const struct atom_smooth_input in = {
-        &r.cfg, r.tensors, &r.scheme, 4, (const double *const *)r.energy, (const int32_t *const *)r.orders};
+    const struct atom_smooth_input in = {&r.cfg, r.tensors, &r.scheme, 4, &r.seen, (const int32_t *const *)r.orders,
+                                         NULL,   NULL};
     assert_fails(atom_smooth(&in, &s, &err), &err, ATOM_ERR_FORMAT, "model.layers.4.");
     rig_fini(&r);
 }

@@ -139,6 +139,8 @@ enum atom_format {
 
 enum atom_kv_rope { ATOM_KV_PRE = 0, ATOM_KV_POST = 1 };
 enum { ATOM_ROTATE_QK = 1, ATOM_ROTATE_V = 2 };
+/* By what channel sizes are searched for: not at all, max|x| and max|w| (SmoothQuant), root mean square (AWQ). */
+enum atom_smooth_search { ATOM_SMOOTH_FIXED = 0, ATOM_SMOOTH_PEAK, ATOM_SMOOTH_RMS };
 
 struct atom_scheme {
     int wbits;          /* 16 (as stored), 8, 4, 3, 2 */
@@ -154,7 +156,8 @@ struct atom_scheme {
     unsigned rotate;  /* ATOM_ROTATE_* */
     int lm_head_bits; /* 16 or 8 */
     bool gptq;
-    float smooth;     /* strength of the migration of channel sizes inside a group into the weights; 0: none */
+    float smooth; /* strength of the migration of channel sizes inside a group into the weights; 0: none */
+    enum atom_smooth_search smooth_search; /* smooth is the upper end of a search for each site's best strength */
     float asymmetric; /* share of the error so far that a linear's weights make up for before GPTQ; 0: none */
     enum atom_format format;
 };
@@ -182,6 +185,8 @@ struct atom_quantize_options {
     struct atom_scheme scheme;  /* outliers -1: 128, or a quarter of the narrowest site where that is less */
     bool resume;                /* go on from OUT.partial if model, calibration and options are the same */
     bool overwrite;             /* exchange an existing OUT as a whole */
+    bool reuse;                 /* an OUT made of the same model, calibration and options is all there is to do; one of
+                                   others is refused */
     atom_progress_fn *progress; /* may be NULL */
     void *user;
 };

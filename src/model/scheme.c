@@ -97,6 +97,8 @@ static enum atom_status check_format(const struct atom_scheme *s, struct atom_er
     return status;
 }
 
+static const char *const searches[] = {"none", "peak", "rms"}; /* enum atom_smooth_search */
+
 enum atom_status atom_scheme_check(const struct atom_scheme *s, int head_dim, struct atom_error *err)
 {
     static const int weight[] = {16, 8, 4, 3, 2, 0}, other[] = {16, 8, 4, 3, 0}, head[] = {16, 8, 0},
@@ -128,6 +130,9 @@ enum atom_status atom_scheme_check(const struct atom_scheme *s, int head_dim, st
         status = check_share("smooth", s->smooth, err);
     if (!status)
         status = check_share("asymmetric", s->asymmetric, err);
+    if (!status && (s->smooth_search < ATOM_SMOOTH_FIXED || s->smooth_search > ATOM_SMOOTH_RMS))
+        status = atom_fail(err, ATOM_ERR_INVALID, "smooth_search may be %s, %s or %s, not %d", searches[0], searches[1],
+                           searches[2], (int)s->smooth_search);
     return status ? status : check_rotation(s, head_dim, err);
 }
 
@@ -179,6 +184,21 @@ static enum atom_status read_rotate(const struct atom_place *place, const struct
                             place->object, field->name);
 }
 
+static enum atom_status read_smooth_search(const struct atom_place *place, const struct atom_field *field,
+                                           const json_t *value, void *out)
+{
+    struct parsed *p = out;
+    const char *name = json_string_value(value);
+    char text[64];
+    for (size_t i = 0; name && i < sizeof searches / sizeof searches[0]; i++)
+        if (strcmp(name, searches[i]) == 0) {
+            p->scheme.smooth_search = (enum atom_smooth_search)i;
+            return ATOM_OK;
+        }
+    return atom_fail(place->err, ATOM_ERR_FORMAT, "%s: field '%s' is %s, not \"none\", \"peak\" or \"rms\"",
+                     place->object, field->name, atom_json_spell(value, text));
+}
+
 #define IN_SCHEME(field) offsetof(struct parsed, scheme.field)
 #define ANY_COUNT        0, MAX_CHANNELS
 
@@ -202,6 +222,7 @@ static const struct atom_field fields[] = {
     {"lm_head_bits", atom_field_int, IN_SCHEME(lm_head_bits), 8, 16, true},
     {"gptq", atom_field_bool, IN_SCHEME(gptq), 0, 0, true},
     {"smooth", atom_field_float, IN_SCHEME(smooth), 0, 1, false},
+    {"smooth_search", read_smooth_search, 0, 0, 0, false},
     {"asymmetric", atom_field_float, IN_SCHEME(asymmetric), 0, 1, false},
 };
 
@@ -259,11 +280,11 @@ json_t *atom_scheme_json(const struct atom_scheme *s)
         return NULL;
     }
     return json_pack(
-        "{s:s, s:i, s:s*, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b, s:f, s:f}",
+        "{s:s, s:i, s:s*, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b, s:f, s:s, s:f}",
         "quant_method", "atom", "version", VERSION, "format", s->format ? atom_format_name(s->format) : NULL, "wbits",
         s->wbits, "abits", s->abits, "kvbits", s->kvbits, "group", s->group, "outliers", s->outliers, "outlier_bits",
         s->outlier_bits == 16 ? 16 : 8, "rows_per_scale", s->rows_per_scale, "act_clip", widen(s->act_clip),
         "weight_clip", widen(s->weight_clip), "kv_clip", widen(s->kv_clip), "clip_search", s->clip_search, "kv_rope",
         s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate, "lm_head_bits", s->lm_head_bits, "gptq", s->gptq,
-        "smooth", widen(s->smooth), "asymmetric", widen(s->asymmetric));
+        "smooth", widen(s->smooth), "smooth_search", searches[s->smooth_search], "asymmetric", widen(s->asymmetric));
 }

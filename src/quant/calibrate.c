@@ -5,6 +5,7 @@
 #include "quant/hessian.h"
 
 #include <cblas.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,8 @@ struct atom_calib {
     struct atom_kv *kv_exact, *kv;
     int32_t *pages;
     /* of the pass that runs */
-    double *const *energy;
+    const struct atom_calib_seen *seen;
+    int at_window;
     const struct atom_calib_sums *sums;
     float *acts;                     /* [window, widest site] */
     float *exact_acts[ATOM_N_SITES]; /* [window, k] in stored order; only for cross sums */
@@ -134,42 +136,64 @@ static enum atom_status tick(const struct atom_calib *c, struct atom_error *err)
 
 /* ---- float pass -------------------------------------------------------------------------------------------------- */
 
-struct energy_task {
+struct seen_task {
     const float *x;
     double *energy;
+    float *peak;
     int n_tok, k;
 };
 
-enum { ENERGY_CHANNELS = 64 };
+enum { SEEN_CHANNELS = 64 };
 
-static void add_energy(void *ctx, int block, int worker)
+static void see_channels(void *ctx, int block, int worker)
 {
-    const struct energy_task *e = ctx;
-    int first = block * ENERGY_CHANNELS, n = e->k - first < ENERGY_CHANNELS ? e->k - first : ENERGY_CHANNELS;
-    double sum[ENERGY_CHANNELS] = {0};
+    const struct seen_task *e = ctx;
+    int first = block * SEEN_CHANNELS, n = e->k - first < SEEN_CHANNELS ? e->k - first : SEEN_CHANNELS;
+    double sum[SEEN_CHANNELS] = {0};
+    float peak[SEEN_CHANNELS] = {0};
     (void)worker;
     for (int t = 0; t < e->n_tok; t++) {
         const float *x = e->x + (size_t)t * (size_t)e->k + (size_t)first;
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < n; i++) {
             sum[i] += (double)x[i] * (double)x[i];
+            peak[i] = fabsf(x[i]) > peak[i] ? fabsf(x[i]) : peak[i];
+        }
     }
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         e->energy[first + i] += sum[i];
+        if (e->peak)
+            e->peak[first + i] = peak[i] > e->peak[first + i] ? peak[i] : e->peak[first + i];
+    }
+}
+
+/* Those of this window's tokens that are among n_rows spread over all. */
+static void keep_rows(const struct atom_calib *c, int k, float *rows)
+{
+    int64_t all = atom_calib_tokens(c), first = (int64_t)c->at_window * c->set.window, n = c->seen->n_rows;
+    for (int64_t r = first * n / all; r < n; r++) {
+        int64_t t = (2 * r + 1) * all / (2 * n) - first;
+        if (t >= c->set.window)
+            break;
+        if (t >= 0)
+            memcpy(rows + (size_t)r * (size_t)k, c->acts + (size_t)t * (size_t)k, (size_t)k * sizeof *rows);
+    }
 }
 
 static bool at_float_site(void *user, enum atom_site_id site, struct atom_work *w)
 {
     struct atom_calib *c = user;
     int k = atom_site_channels(c->set.cfg, site);
-    if (!c->energy[site])
+    if (!c->seen->energy[site])
         return true;
     c->set.backend->get_acts(w, c->acts);
-    struct energy_task task = {c->acts, c->energy[site], c->set.window, k};
-    atom_parallel((k + ENERGY_CHANNELS - 1) / ENERGY_CHANNELS, add_energy, &task);
+    struct seen_task task = {c->acts, c->seen->energy[site], c->seen->peak[site], c->set.window, k};
+    atom_parallel((k + SEEN_CHANNELS - 1) / SEEN_CHANNELS, see_channels, &task);
+    if (c->seen->rows[site])
+        keep_rows(c, k, c->seen->rows[site]);
     return true;
 }
 
-enum atom_status atom_calib_float(struct atom_calib *c, int index, double *const energy[ATOM_N_SITES],
+enum atom_status atom_calib_float(struct atom_calib *c, int index, const struct atom_calib_seen *seen,
                                   struct atom_error *err)
 {
     struct atom_layer layer;
@@ -177,10 +201,11 @@ enum atom_status atom_calib_float(struct atom_calib *c, int index, double *const
     enum atom_status st = atom_layer_load(c->set.backend, &src, index, &layer, err);
     if (st)
         return st;
-    c->energy = energy;
+    c->seen = seen;
     for (int i = 0; i < c->set.windows && !st; i++) {
         size_t at = (size_t)i * c->window_floats;
-        st = run_window(c, index, &layer, c->kv_exact, c->exact + at, energy ? at_float_site : NULL, err);
+        c->at_window = i;
+        st = run_window(c, index, &layer, c->kv_exact, c->exact + at, seen ? at_float_site : NULL, err);
         c->set.backend->get_x(c->work, (c->next ? c->next : c->exact) + at);
         st = st ? st : tick(c, err);
     }

@@ -28,10 +28,18 @@ enum atom_status atom_calib_create(const struct atom_calib_setup *setup, struct 
 void atom_calib_free(struct atom_calib *c);
 int64_t atom_calib_tokens(const struct atom_calib *c); /* of all windows */
 
+/* What the float windows are at each site, channels in natural order; a pointer that is NULL is not wanted. Energies
+ * and peaks are added to what is there. */
+struct atom_calib_seen {
+    double *energy[ATOM_N_SITES]; /* [k]: sum_t x[t,k]^2 */
+    float *peak[ATOM_N_SITES];    /* [k]: max_t |x[t,k]| */
+    float *rows[ATOM_N_SITES];    /* [n_rows, k]: tokens, spread evenly over all windows */
+    int n_rows;                   /* at most all tokens */
+};
+
 /* A layer is: float, any number of sums, advance.
- * Takes the float windows through float layer `index`. energy[site] [k] gets sum_t x[t,k]^2, natural order; NULL: not
- * wanted. */
-enum atom_status atom_calib_float(struct atom_calib *c, int index, double *const energy[ATOM_N_SITES],
+ * Takes the float windows through float layer `index`; `seen` may be NULL. */
+enum atom_status atom_calib_float(struct atom_calib *c, int index, const struct atom_calib_seen *seen,
                                   struct atom_error *err);
 
 /* Runs the quantized windows through `layer` and adds sum_t x x' of what each site is fed, read back, to

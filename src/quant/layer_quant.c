@@ -16,7 +16,7 @@ struct job {
     struct atom_layer_quant *out;
     const struct atom_tensors *tensors; /* the model's, or this layer's smoothed ones */
     struct atom_smoothed *smoothed;
-    double *energy[ATOM_N_SITES];
+    struct atom_calib_seen seen;
     int32_t *orders[ATOM_N_SITES];
     struct atom_layer exact;       /* float weights and activations in the scheme's orders, for cross sums */
     int first_tensor[ATOM_N_PROJ]; /* of each linear in out->pack */
@@ -29,28 +29,44 @@ int atom_layer_quant_passes(const struct atom_scheme *s) { return s->wbits < 16 
 
 /* ---- orders ------------------------------------------------------------------------------------------------------ */
 
+/* Tokens that a search for smoothing measures on. */
+enum { SEARCH_ROWS = 512 };
+
+static bool searches(const struct atom_scheme *s) { return s->smooth_search && s->smooth > 0 && s->wbits < 16; }
+
+static enum atom_status make_room(struct job *j, struct atom_error *err)
+{
+    const struct atom_layer_quant_setup *s = j->set;
+    const bool search = searches(s->scheme);
+    int64_t tokens = atom_calib_tokens(s->calib);
+    j->seen.n_rows = tokens < SEARCH_ROWS ? (int)tokens : SEARCH_ROWS;
+    for (int i = 0; i < ATOM_N_SITES; i++) {
+        size_t k = (size_t)atom_site_channels(s->cfg, (enum atom_site_id)i);
+        j->seen.energy[i] = calloc(k, sizeof *j->seen.energy[i]);
+        j->seen.peak[i] = search ? calloc(k, sizeof *j->seen.peak[i]) : NULL;
+        j->seen.rows[i] = search ? calloc((size_t)j->seen.n_rows * k, sizeof *j->seen.rows[i]) : NULL;
+        j->orders[i] = malloc(k * sizeof *j->orders[i]);
+        if (!j->seen.energy[i] || !j->orders[i] || (search && (!j->seen.peak[i] || !j->seen.rows[i])))
+            return atom_fail_nomem(err, (size_t)j->seen.n_rows * k * sizeof(float));
+    }
+    return ATOM_OK;
+}
+
 static enum atom_status rank_sites(struct job *j, struct atom_error *err)
 {
     const struct atom_layer_quant_setup *s = j->set;
-    enum atom_status st = ATOM_OK;
-    for (int i = 0; i < ATOM_N_SITES && !st; i++) {
-        size_t k = (size_t)atom_site_channels(s->cfg, (enum atom_site_id)i);
-        j->energy[i] = calloc(k, sizeof *j->energy[i]);
-        j->orders[i] = malloc(k * sizeof *j->orders[i]);
-        if (!j->energy[i] || !j->orders[i])
-            st = atom_fail_nomem(err, k * sizeof *j->energy[i]);
-    }
-    st = st ? st : atom_calib_float(s->calib, j->index, j->energy, err);
+    enum atom_status st = make_room(j, err);
+    st = st ? st : atom_calib_float(s->calib, j->index, &j->seen, err);
     for (int i = 0; i < ATOM_N_SITES && !st; i++) {
         int k = atom_site_channels(s->cfg, (enum atom_site_id)i);
         char site[64];
         snprintf(site, sizeof site, "layer %d, %s", j->index, atom_site_names[i]);
-        st = atom_order_rank(site, j->energy[i], k, atom_outliers_of(s->scheme->outliers, k), j->orders[i], err);
+        st = atom_order_rank(site, j->seen.energy[i], k, atom_outliers_of(s->scheme->outliers, k), j->orders[i], err);
     }
     return st;
 }
 
-/* Smoothing makes sense where both sides are integers. */
+/* Without a search, smoothing makes sense where both sides are integers. */
 static enum atom_status smooth(struct job *j, struct atom_error *err)
 {
     const struct atom_layer_quant_setup *s = j->set;
@@ -58,9 +74,11 @@ static enum atom_status smooth(struct job *j, struct atom_error *err)
                                          .tensors = s->tensors,
                                          .scheme = s->scheme,
                                          .layer = j->index,
-                                         .energy = (const double *const *)j->energy,
-                                         .orders = (const int32_t *const *)j->orders};
-    if (!(s->scheme->smooth > 0) || s->scheme->wbits == 16 || s->scheme->abits == 16)
+                                         .seen = &j->seen,
+                                         .orders = (const int32_t *const *)j->orders,
+                                         .note = s->note,
+                                         .user = s->user};
+    if (!(s->scheme->smooth > 0) || s->scheme->wbits == 16 || (s->scheme->abits == 16 && !searches(s->scheme)))
         return ATOM_OK;
     enum atom_status st = atom_smooth(&in, &j->smoothed, err);
     if (!st)
@@ -260,7 +278,9 @@ static void job_fini(struct job *j)
     if (j->exact.backend)
         atom_layer_fini(&j->exact);
     for (int i = 0; i < ATOM_N_SITES; i++) {
-        free(j->energy[i]);
+        free(j->seen.energy[i]);
+        free(j->seen.peak[i]);
+        free(j->seen.rows[i]);
         free(j->orders[i]);
     }
     atom_smoothed_free(j->smoothed);

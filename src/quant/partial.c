@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "model/config.h"
+#include "model/json_read.h"
 #include "quant/fingerprint.h"
 #include "quant/partial_state.h"
 
@@ -201,6 +202,31 @@ static enum atom_status prepare(struct atom_partial *p, const struct atom_partia
     return st ? st : atom_parent_sync(p->dir, err);
 }
 
+enum atom_status atom_partial_made(const struct atom_partial_run *run, bool *made, struct atom_error *err)
+{
+    enum { REPORT_LIMIT = 100000000 };
+    json_t *report = NULL, *now = NULL;
+    char text[1200];
+    *made = false;
+    if (access(run->out, F_OK))
+        return errno == ENOENT ? ATOM_OK : atom_fail_errno(err, errno, "cannot look at %s", run->out);
+    enum atom_status st = atom_json_load(run->out, "atom_report.json", REPORT_LIMIT, true, &report, err);
+    const json_t *then = json_object_get(report, "inputs");
+    if (!st && !json_is_object(then))
+        st = atom_fail(err, ATOM_ERR_INVALID, "%s does not say what it was made of; it must be moved away first",
+                       run->out);
+    st = st ? st : hash_inputs(run, &now, err);
+    if (!st) {
+        atom_state_differences(then, now, text);
+        *made = !*text;
+        if (*text)
+            st = atom_fail(err, ATOM_ERR_INVALID, "%s is there already and was made with %s", run->out, text);
+    }
+    json_decref(report);
+    json_decref(now);
+    return st;
+}
+
 enum atom_status atom_partial_open(const struct atom_partial_run *run, struct atom_partial **out,
                                    struct atom_error *err)
 {
@@ -342,7 +368,7 @@ static enum atom_status complete(struct atom_partial *p, const struct atom_schem
                                          "tokenizer.model", "generation_config.json", "chat_template.jinja"};
     enum atom_status st = atom_state_write_index(p->dir, shards, err);
     if (!st)
-        st = atom_state_write_report(p->dir, shards, err);
+        st = atom_state_write_report(p->dir, p->state, shards, err);
     for (size_t i = 0; i < sizeof copied / sizeof *copied && !st; i++)
         st = copy_if_there(p, copied[i], err);
     if (!st)

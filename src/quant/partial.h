@@ -32,6 +32,10 @@ struct atom_report_line {
     double seconds;
 };
 
+/* Whether OUT is what this run would make, by the inputs its report names. An OUT of other inputs, or that names none,
+ * is ATOM_ERR_INVALID. Reads the whole model once where OUT is there. */
+enum atom_status atom_partial_made(const struct atom_partial_run *run, bool *made, struct atom_error *err);
+
 /* Refuses an OUT that is there (with `overwrite`: one that is no model directory of plain files, or the model itself),
  * then makes OUT.partial, or goes on from it. What a run without `resume` finds there is deleted, if it is an
  * unfinished run's. With `resume`, other inputs than those of the unfinished run are refused by a sentence that says

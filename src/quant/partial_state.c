@@ -73,23 +73,26 @@ enum atom_status atom_state_save(const char *dir, const json_t *state, struct at
     return write_json(dir, ATOM_STATE_FILE, state, err);
 }
 
-enum atom_status atom_state_compare(const char *dir, const json_t *then, const json_t *now, struct atom_error *err)
+void atom_state_differences(const json_t *then, const json_t *now, char text[1200])
 {
     const bool model = json_equal(json_object_get(then, "model"), json_object_get(now, "model")) &&
                        json_equal(json_object_get(then, "layers"), json_object_get(now, "layers"));
     const bool calib = json_equal(json_object_get(then, "calibration"), json_object_get(now, "calibration"));
     const char *had = json_string_value(json_object_get(then, "options"));
     const char *has = json_string_value(json_object_get(now, "options"));
-    const bool options = !strcmp(had, has);
-    char what[64];
-    if (model && calib && options)
-        return ATOM_OK;
-    snprintf(what, sizeof what, "%s%s%s", model ? "" : ", another model", calib ? "" : ", another calibration text",
-             options ? "" : ", other options");
-    if (options)
-        return atom_fail(err, ATOM_ERR_INVALID, "%s cannot be resumed: it was begun with %s", dir, what + 2);
-    return atom_fail(err, ATOM_ERR_INVALID, "%s cannot be resumed: it was begun with %s (\"%s\", now \"%s\")", dir,
-                     what + 2, had, has);
+    const bool options = had && has && !strcmp(had, has);
+    int n = snprintf(text, 1200, "%s%s%s", model ? "" : ", another model", calib ? "" : ", another calibration text",
+                     options ? "" : ", other options");
+    if (!options)
+        snprintf(text + n, 1200 - (size_t)n, " (\"%.500s\", now \"%.500s\")", had ? had : "", has ? has : "");
+    memmove(text, text + (n ? 2 : 0), strlen(text + (n ? 2 : 0)) + 1);
+}
+
+enum atom_status atom_state_compare(const char *dir, const json_t *then, const json_t *now, struct atom_error *err)
+{
+    char text[1200];
+    atom_state_differences(then, now, text);
+    return *text ? atom_fail(err, ATOM_ERR_INVALID, "%s cannot be resumed: it was begun with %s", dir, text) : ATOM_OK;
 }
 
 /* -1: not there. */
@@ -162,14 +165,18 @@ enum atom_status atom_state_write_index(const char *dir, const json_t *shards, s
     return st;
 }
 
-enum atom_status atom_state_write_report(const char *dir, const json_t *shards, struct atom_error *err)
+enum atom_status atom_state_write_report(const char *dir, const json_t *state, const json_t *shards,
+                                         struct atom_error *err)
 {
-    json_t *lines = json_array();
+    static const char *const inputs[] = {"model", "calibration", "options", "layers"};
+    json_t *lines = json_array(), *made = json_object();
     const json_t *shard;
     size_t i;
-    int failed = !lines;
+    int failed = !lines || !made;
     json_array_foreach(shards, i, shard) failed |= json_array_extend(lines, json_object_get(shard, "report"));
-    json_t *root = json_pack("{s:o}", "linears", lines);
+    for (i = 0; i < sizeof inputs / sizeof inputs[0]; i++)
+        failed |= json_object_set(made, inputs[i], json_object_get(state, inputs[i]));
+    json_t *root = json_pack("{s:o, s:o}", "inputs", made, "linears", lines);
     enum atom_status st = failed ? atom_fail_nomem(err, 4096) : write_json(dir, "atom_report.json", root, err);
     json_decref(root);
     return st;

@@ -16,6 +16,8 @@ json_t *atom_state_new(const char *model_hash, const char *calib_hash, const cha
 /* DIR/atom_state.json, checked in shape. Not there: *out NULL. */
 enum atom_status atom_state_load(const char *dir, json_t **out, struct atom_error *err);
 enum atom_status atom_state_save(const char *dir, const json_t *state, struct atom_error *err);
+/* What differs between the inputs of two states, or of a state and a report, in words; empty: nothing does. */
+void atom_state_differences(const json_t *then, const json_t *now, char text[1200]);
 /* ATOM_ERR_INVALID, saying which inputs differ, unless `now` has the hashes, options and layers of `then`. */
 enum atom_status atom_state_compare(const char *dir, const json_t *then, const json_t *now, struct atom_error *err);
 /* Forgets shards from the first on whose file is missing or has another size. */
@@ -25,8 +27,9 @@ void atom_state_drop_damaged(const char *dir, json_t *state);
 json_t *atom_state_shard(const char *dir, const char *file, const struct atom_tensor *tensors, int n,
                          const struct atom_report_line *report, int n_report);
 
-/* model.safetensors.index.json and atom_report.json for an array of shards. */
+/* model.safetensors.index.json and atom_report.json for an array of shards; the report has the state's inputs too. */
 enum atom_status atom_state_write_index(const char *dir, const json_t *shards, struct atom_error *err);
-enum atom_status atom_state_write_report(const char *dir, const json_t *shards, struct atom_error *err);
+enum atom_status atom_state_write_report(const char *dir, const json_t *state, const json_t *shards,
+                                         struct atom_error *err);
 
 #endif

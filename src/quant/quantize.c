@@ -245,6 +245,7 @@ enum atom_status atom_quantize(const struct atom_quantize_options *opt, struct a
 {
     struct run r = {.opt = opt, .scheme = opt->scheme, .ticks_a_layer = 1};
     char options[512];
+    bool made = false;
     enum atom_status st = check_options(&r, err);
     if (!st) {
         atom_fingerprint_options(&r.scheme, opt->samples, opt->window, options);
@@ -255,10 +256,15 @@ enum atom_status atom_quantize(const struct atom_quantize_options *opt, struct a
                                             .layers = r.cfg.layers,
                                             .resume = opt->resume,
                                             .overwrite = opt->overwrite};
-        st = atom_partial_open(&pr, &r.partial, err);
+        if (opt->reuse)
+            st = atom_partial_made(&pr, &made, err);
+        if (!st && !made)
+            st = atom_partial_open(&pr, &r.partial, err);
     }
-    st = st ? st : all_layers(&r, err);
-    st = st ? st : finish(&r, err);
+    if (!made) {
+        st = st ? st : all_layers(&r, err);
+        st = st ? st : finish(&r, err);
+    }
     atom_calib_free(r.calib);
     atom_partial_close(r.partial);
     atom_windows_fini(&r.windows);

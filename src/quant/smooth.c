@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quant/smooth.h"
 #include "base/half.h"
+#include "quant/smooth_search.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -69,6 +70,13 @@ static enum atom_status own(struct atom_smoothed *s, struct atom_tensor *t, void
     return ATOM_OK;
 }
 
+static void set_float32(struct atom_tensor *t, size_t n)
+{
+    t->dtype = ATOM_F32;
+    snprintf(t->dtype_text, sizeof t->dtype_text, "F32");
+    t->n_bytes = n * sizeof(float);
+}
+
 /* A weight [n, k] becomes float32 with columns times `columns` and rows over `rows`; either may be NULL. */
 static enum atom_status scale_weight(struct atom_smoothed *s, const struct atom_smooth_input *in, int proj,
                                      const float *columns, const float *rows, struct atom_error *err)
@@ -87,9 +95,7 @@ static enum atom_status scale_weight(struct atom_smoothed *s, const struct atom_
             float *x = &w[(size_t)r * (size_t)k + (size_t)c];
             *x = (columns ? *x * columns[c] : *x) / (rows ? rows[r] : 1.0f);
         }
-    t->dtype = ATOM_F32;
-    snprintf(t->dtype_text, sizeof t->dtype_text, "F32");
-    t->n_bytes = count * sizeof *w;
+    set_float32(t, count);
     return own(s, t, w, err);
 }
 
@@ -126,6 +132,91 @@ static enum atom_status scale_norm(struct atom_smoothed *s, const struct atom_sm
     return own(s, t, data, err);
 }
 
+/* The bias of what makes the channels, where it has one, over f. */
+static enum atom_status scale_bias(struct atom_smoothed *s, const struct atom_smooth_input *in, int proj,
+                                   const float *rows, struct atom_error *err)
+{
+    char what[64];
+    int n = atom_proj_rows(in->cfg, proj);
+    snprintf(what, sizeof what, "%s.bias", atom_projs[proj].name);
+    struct atom_tensor *t = named(s, in->layer, what);
+    if (!t)
+        return ATOM_OK;
+    float *b = malloc((size_t)n * sizeof *b);
+    if (!b)
+        return atom_fail_nomem(err, (size_t)n * sizeof *b);
+    atom_tensor_floats(t, 0, (size_t)n, b);
+    for (int r = 0; r < n; r++)
+        b[r] /= rows[r];
+    set_float32(t, (size_t)n);
+    return own(s, t, b, err);
+}
+
+/* Into the rows that make a site's channels. f [k] of the site; query heads that share a KV head have the same. */
+static enum atom_status scale_rows(struct atom_smoothed *s, const struct atom_smooth_input *in, enum atom_site_id site,
+                                   const float *f, struct atom_error *err)
+{
+    const int proj = site == ATOM_DOWN_IN ? 5 : 2, n = atom_proj_rows(in->cfg, proj), d = in->cfg->head_dim;
+    float *rows = malloc((size_t)n * sizeof *rows);
+    if (!rows)
+        return atom_fail_nomem(err, (size_t)n * sizeof *rows);
+    for (int r = 0; r < n; r++)
+        rows[r] = f[site == ATOM_DOWN_IN ? r : r / d * (in->cfg->heads / in->cfg->kv_heads) * d + r % d];
+    enum atom_status st = scale_weight(s, in, proj, NULL, rows, err);
+    st = st ? st : scale_bias(s, in, proj, rows, err);
+    free(rows);
+    return st;
+}
+
+/* The weights that read a site, one below the other [n, k], as floats. */
+static enum atom_status stack_weights(struct atom_smoothed *s, const struct atom_smooth_input *in,
+                                      enum atom_site_id site, struct atom_smooth_site *to, struct atom_error *err)
+{
+    size_t n = 0, k = (size_t)atom_site_channels(in->cfg, site);
+    char what[64];
+    for (int p = 0; p < ATOM_N_PROJ; p++)
+        if (atom_projs[p].site == site)
+            n += (size_t)(to->part_rows[to->n_parts++] = atom_proj_rows(in->cfg, p));
+    float *w = malloc(n * k * sizeof *w);
+    if (!w)
+        return atom_fail_nomem(err, n * k * sizeof *w);
+    to->w = w;
+    for (int p = 0; p < ATOM_N_PROJ; p++)
+        if (atom_projs[p].site == site) {
+            size_t count = (size_t)atom_proj_rows(in->cfg, p) * k;
+            snprintf(what, sizeof what, "%s.weight", atom_projs[p].name);
+            atom_tensor_floats(named(s, in->layer, what), 0, count, w);
+            w += count;
+        }
+    return ATOM_OK;
+}
+
+static enum atom_status search_factors(struct atom_smoothed *s, const struct atom_smooth_input *in,
+                                       enum atom_site_id site, const struct atom_layout *lay, float *f,
+                                       struct atom_error *err)
+{
+    struct atom_smooth_site at = {.scheme = in->scheme,
+                                  .lay = lay,
+                                  .order = in->orders[site],
+                                  .energy = in->seen->energy[site],
+                                  .peak = in->seen->peak[site],
+                                  .rows = in->seen->rows[site],
+                                  .n_rows = in->seen->n_rows,
+                                  .head_dim = in->cfg->head_dim,
+                                  .heads_per_kv = site == ATOM_O_IN ? in->cfg->heads / in->cfg->kv_heads : 0};
+    struct atom_smooth_found found;
+    char line[120];
+    enum atom_status st = stack_weights(s, in, site, &at, err);
+    st = st ? st : atom_smooth_find(&at, f, &found, err);
+    if (!st && in->note) {
+        snprintf(line, sizeof line, "layer %2d  %-18s smoothed by %.2f: error %.5f, was %.5f", in->layer,
+                 atom_site_names[site], (double)found.strength, sqrt(found.error), sqrt(found.error_before));
+        in->note(in->user, line);
+    }
+    free((void *)at.w);
+    return st;
+}
+
 static enum atom_status scale_site(struct atom_smoothed *s, const struct atom_smooth_input *in, enum atom_site_id site,
                                    struct atom_error *err)
 {
@@ -137,10 +228,12 @@ static enum atom_status scale_site(struct atom_smoothed *s, const struct atom_sm
     float *f = malloc((size_t)k * sizeof *f);
     if (!f)
         st = atom_fail_nomem(err, (size_t)k * sizeof *f);
+    else if (in->scheme->smooth_search)
+        st = search_factors(s, in, site, &lay, f, err);
     else
-        atom_smooth_factors(&lay, in->orders[site], in->energy[site], in->scheme->smooth, f);
-    if (!st && site == ATOM_DOWN_IN)
-        st = scale_weight(s, in, 5, NULL, f, err);
+        atom_smooth_factors(&lay, in->orders[site], in->seen->energy[site], in->scheme->smooth, f);
+    if (!st && (site == ATOM_DOWN_IN || site == ATOM_O_IN))
+        st = scale_rows(s, in, site, f, err);
     else if (!st)
         st = scale_norm(s, in, site == ATOM_ATTN_IN ? "input_layernorm.weight" : "post_attention_layernorm.weight", f,
                         err);
@@ -187,10 +280,9 @@ enum atom_status atom_smooth(const struct atom_smooth_input *in, struct atom_smo
     if (!s)
         return atom_fail_nomem(err, sizeof *s);
     enum atom_status st = collect(s, in, err);
-    st = st ? st : scale_site(s, in, ATOM_ATTN_IN, err);
-    st = st ? st : scale_site(s, in, ATOM_MLP_IN, err);
-    if (!in->cfg->mlp_bias)
-        st = st ? st : scale_site(s, in, ATOM_DOWN_IN, err);
+    for (int i = 0; i < ATOM_N_SITES && !st; i++)
+        if (i != ATOM_O_IN || in->scheme->smooth_search)
+            st = scale_site(s, in, (enum atom_site_id)i, err);
     st = st ? st : atom_tensors_wrap(s->list, (size_t)s->n, &s->tensors, err);
     if (st) {
         atom_smoothed_free(s);

@@ -179,18 +179,15 @@ static void round_tile(void *ctx, int i, int worker)
     atom_tile_store(t);
 }
 
-enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int k,
-                                   const struct atom_weight_options *opt, const struct atom_hessian *hessian,
-                                   struct atom_qlinear **out, struct atom_error *err)
+enum atom_status atom_quantize_weighed(const char *name, const float *w, int n, int k,
+                                       const struct atom_weight_options *opt, const float *weight,
+                                       struct atom_qlinear **out, struct atom_error *err)
 {
     struct atom_qlinear *q = NULL;
     struct atom_tile *tiles = NULL;
-    float *weight = NULL;
     enum atom_status st = atom_qlinear_create(name, n, k, opt, &q, err);
     if (!st)
         st = atom_weights_check(name, w, n, k, err);
-    if (!st && hessian && opt->search && !(weight = atom_hessian_diagonal(hessian)))
-        st = atom_fail_nomem(err, (size_t)k * sizeof *weight);
     if (!st)
         st = atom_tiles_create(q, opt, &tiles, err);
     if (st)
@@ -203,8 +200,19 @@ enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int 
     q = NULL;
 fail:
     atom_tiles_free(tiles);
-    free(weight);
     atom_qlinear_free(q);
+    return st;
+}
+
+enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int k,
+                                   const struct atom_weight_options *opt, const struct atom_hessian *hessian,
+                                   struct atom_qlinear **out, struct atom_error *err)
+{
+    float *weight = hessian && opt->search ? atom_hessian_diagonal(hessian) : NULL;
+    if (hessian && opt->search && !weight)
+        return atom_fail_nomem(err, (size_t)k * sizeof *weight);
+    enum atom_status st = atom_quantize_weighed(name, w, n, k, opt, weight, out, err);
+    free(weight);
     return st;
 }
 
