@@ -129,6 +129,10 @@ static void known_rows(void **state)
     const float cut_want[8] = {3, -3, 2, 0.25f, 0.25f, -3, 0, 3};
     assert_true(atom_round_row(&(struct atom_number_form){ATOM_FORMAT_MXFP4, 8}, &lay, 0.5f, cut));
     assert_memory_equal(cut, cut_want, sizeof cut);
+    /* the last float below a power of two is scaled by the one before */
+    float below[8] = {nextafterf(8, 0)}, at[8] = {8};
+    assert_true(atom_round_row(&(struct atom_number_form){ATOM_FORMAT_MXFP4, 8}, &lay, 1, below) && below[0] == 6);
+    assert_true(atom_round_row(&(struct atom_number_form){ATOM_FORMAT_MXFP4, 8}, &lay, 1, at) && at[0] == 8);
     atom_layout_fini(&lay);
     /* the tensor's largest, 2688, makes its scale 1: blocks have 448 and, from 60, 10 */
     float nv[18] = {2688, [16] = 60, -13};
