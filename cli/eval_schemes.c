@@ -73,12 +73,12 @@ static enum atom_status measure_speed(struct run *run, struct atom_model *m, str
     struct atom_ppl_options o = {.window = run->quantize.window, .max_windows = 1};
     struct atom_ppl_result r;
     enum atom_status st = atom_eval_ppl(m, run->texts[0].text, run->texts[0].n_bytes, &o, &r, err);
-    if (st)
-        return st;
-    o.max_windows = TIMED_WINDOWS;
     double started = cli_seconds();
-    st = atom_eval_ppl(m, run->texts[0].text, run->texts[0].n_bytes, &o, &r, err);
-    if (!st)
+    o.max_windows = TIMED_WINDOWS;
+    st = st ? st : atom_eval_ppl(m, run->texts[0].text, run->texts[0].n_bytes, &o, &r, err);
+    if (st)
+        eval_name_file(err, run->table.texts[0]);
+    else
         row->tokens_a_second = (double)(r.windows * o.window) / (cli_seconds() - started);
     return st;
 }
@@ -181,7 +181,11 @@ static enum atom_status one_scheme(struct run *run, const struct atom_named_sche
     st = st ? st : atom_model_open(dir, &m, err);
     st = st ? st : measure(run, dir, m, &row, err);
     atom_model_close(m);
-    if (st) {
+    if (st == ATOM_ERR_CANCELLED) {
+        fail(err, st, "%s: stopped; %s", s->name,
+             run->keep ? "the same command goes on from there"
+                       : "with --keep DIR the same command would go on from there");
+    } else if (st) {
         memcpy(why, err->message, sizeof why);
         fail(err, st, "%s: %.850s", s->name, why);
     } else if (!run->keep) {
@@ -297,7 +301,8 @@ int eval_schemes(int argc, char **argv)
         1,
         -1,
         "example: atom eval --schemes w8a8,w4a4kv4 models/tiny --calib models/tiny/eval.txt --samples 8 --window 256 "
-        "models/tiny/eval.txt"};
+        "\\\n"
+        "             models/tiny/eval.txt"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     struct atom_error err = {0};
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;

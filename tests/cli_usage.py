@@ -8,7 +8,7 @@ from clitest import *
 
 # Words in front of options; each measure of eval and each device of bench has its own.
 PAGES = [[c] for c in COMMANDS if c not in ("eval", "bench")]
-PAGES += [["eval", "ppl"], ["eval", "kld"], ["eval", "tasks"], ["bench", "cpu"], ["bench", "gpu"]]
+PAGES += [["eval", "ppl"], ["eval", "kld"], ["eval", "tasks"], ["eval", "schemes"], ["bench", "cpu"], ["bench", "gpu"]]
 
 
 def options_of(words):

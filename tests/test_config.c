@@ -2,6 +2,7 @@
 #include "helpers.h"
 
 #include "model/config.h"
+#include "quant/fingerprint.h"
 
 #include <jansson.h>
 #include <sys/stat.h>
@@ -156,7 +157,11 @@ static void test_quantized(void **state)
     assert_true(c.scheme.act_clip == 0.9f && c.scheme.weight_clip == 0.85f && c.scheme.kv_clip == 1);
     assert_true(!c.scheme.clip_search && c.scheme.kv_rope == ATOM_KV_PRE && !c.scheme.rotate && c.scheme.gptq);
     c = GOOD(QUANT(ATOM_Q ",\"clip_search\":true"));
-    assert_true(c.scheme.clip_search);
+    assert_true(c.scheme.clip_search && c.scheme.smooth_search == ATOM_SMOOTH_FIXED);
+    c = GOOD(QUANT(ATOM_Q ",\"smooth\":1,\"smooth_search\":\"rms\""));
+    assert_true(c.scheme.smooth == 1 && c.scheme.smooth_search == ATOM_SMOOTH_RMS);
+    DAMAGED(QUANT(ATOM_Q ",\"smooth_search\":\"best\""), "smooth_search");
+    DAMAGED(QUANT(ATOM_Q ",\"smooth_search\":1"), "smooth_search");
     assert_false(GOOD("\"quantization_config\":null").quantized);
     UNSUPPORTED(QUANT("\"quant_method\":\"gptq\",\"bits\":4"), "'gptq'");
     UNSUPPORTED(QUANT("\"quant_method\":\"atom\",\"version\":2,\"new\":4"), "version 2");
@@ -208,6 +213,8 @@ static void test_scheme_check(void **state)
     REFUSED(rotate = 8);
     REFUSED(outlier_bits = 4);
     REFUSED(format = (enum atom_format)4);
+    REFUSED(smooth_search = (enum atom_smooth_search)3);
+    REFUSED(smooth = 1.5f);
 }
 
 static void test_formats(void **state)
@@ -245,29 +252,38 @@ static void test_formats(void **state)
     DAMAGED(QUANT(ATOM_Q ",\"format\":\"nvfp4\""), "a group is 16 channels, not 128");
 }
 
+/* By what makes a result another one, for a struct has padding. */
+static bool same_scheme(const struct atom_scheme *a, const struct atom_scheme *b)
+{
+    char of_a[512], of_b[512];
+    atom_fingerprint_options(a, 1, 1, of_a);
+    atom_fingerprint_options(b, 1, 1, of_b);
+    return strcmp(of_a, of_b) == 0;
+}
+
 static void test_scheme_names(void **state)
 {
     (void)state;
     struct atom_error err = {0};
+    struct atom_scheme s;
     int n;
     const struct atom_named_scheme *list = atom_named_schemes(&n);
     for (int i = 0; i < n; i++) {
-        struct atom_scheme s;
         assert_ok(atom_scheme_named(list[i].name, &s, &err), &err);
-        assert_memory_equal(&s, &list[i].scheme, sizeof s);
+        assert_true(same_scheme(&s, &list[i].scheme));
         if (list[i].also) {
             assert_ok(atom_scheme_named(list[i].also, &s, &err), &err);
-            assert_memory_equal(&s, &list[i].scheme, sizeof s);
+            assert_true(same_scheme(&s, &list[i].scheme));
         }
         assert_true(strlen(list[i].about) > 10 && !strchr(list[i].about, '\n'));
         s.outliers = s.outliers < 0 ? 128 : s.outliers;
         assert_ok(atom_scheme_check(&s, 128, &err), &err);
         for (int j = 0; j < i; j++)
-            assert_true(strcmp(list[i].name, list[j].name) && memcmp(&list[i].scheme, &list[j].scheme, sizeof s));
+            assert_true(strcmp(list[i].name, list[j].name) && !same_scheme(&list[i].scheme, &list[j].scheme));
     }
-    struct atom_scheme s;
-    assert_fails(atom_scheme_named("", &s, &err), &err, ATOM_ERR_INVALID, "w4a16-gptq");
-    assert_non_null(strstr(err.message, list[n - 1].name)); /* all of them are named */
+    assert_fails(atom_scheme_named("", &s, &err), &err, ATOM_ERR_INVALID, "w4a16");
+    for (int i = 0; i < n; i++) /* all of them are named */
+        assert_non_null(strstr(err.message, list[i].also ? list[i].also : list[i].name));
 }
 
 /* ---- files --------------------------------------------------------------------------------------------------------
@@ -309,6 +325,7 @@ static void round_trip(const char *dir, const char *recipe)
     struct atom_config c = good(text);
     assert_true(c.quantized && c.scheme.act_clip == s.act_clip && c.scheme.weight_clip == s.weight_clip);
     assert_true(c.scheme.rotate == s.rotate && c.scheme.kv_rope == s.kv_rope && c.scheme.gptq == s.gptq);
+    assert_true(c.scheme.smooth == s.smooth && c.scheme.smooth_search == s.smooth_search);
     assert_true(c.scheme.clip_search == s.clip_search && c.scheme.rows_per_scale == s.rows_per_scale);
     assert_non_null(strstr(text, "\"kv_clip\": 1.0"));
     free(text);
@@ -323,6 +340,8 @@ static void test_quantized_text(void **state)
     assert_ok(atom_scheme_named("paper", &s, &err), &err);
     round_trip("models/tiny", "paper");
     round_trip("models/tiny", "default");
+    round_trip("models/tiny", "w8a8-smooth");
+    round_trip("models/tiny", "w4a16-awq");
     put_text(dir, "config.json", "{" BASE ",\n  \"rms_norm_eps\": 1e-05, \"id2label\": {\"a\": \"}\"}\n}  \n");
     assert_ok(atom_config_quantized_text(dir, &s, &text, &err), &err);
     assert_non_null(strstr(text, "1e-05"));

@@ -7,6 +7,7 @@
 #include "quant/order.h"
 #include "quant/pack.h"
 #include "quant/partial.h"
+#include "quant/smooth_search.h"
 
 enum { N = 3, K = 6 };
 
@@ -53,6 +54,33 @@ static enum atom_status gptq(const char *dir, struct atom_error *err)
     return st;
 }
 
+static enum atom_status search(const char *dir, struct atom_error *err)
+{
+    static const int32_t order[K] = {5, 4, 3, 2, 1, 0};
+    static const double energy[K] = {1, 2, 3, 4, 5, 6};
+    struct atom_scheme scheme;
+    struct atom_layout lay;
+    float f[K];
+    (void)dir;
+    enum atom_status st = atom_scheme_named("w4a16-awq", &scheme, err);
+    scheme.group = 2;
+    st = st ? st : atom_layout_init(&lay, K, scheme.group, 0, err);
+    if (st)
+        return st;
+    const struct atom_smooth_site site = {.scheme = &scheme,
+                                          .lay = &lay,
+                                          .order = order,
+                                          .energy = energy,
+                                          .rows = weights,
+                                          .n_rows = 2,
+                                          .w = weights,
+                                          .part_rows = {N},
+                                          .n_parts = 1};
+    st = atom_smooth_find(&site, f, NULL, err);
+    atom_layout_fini(&lay);
+    return st;
+}
+
 static struct atom_qlinear *sound; /* made before allocations fail */
 
 static enum atom_status pack(const char *dir, struct atom_error *err)
@@ -91,6 +119,11 @@ static enum atom_status run_partial(const char *dir, struct atom_error *err)
     if (!st)
         st = atom_partial_finish(p, &scheme, &rest, 1, NULL, 0, err);
     atom_partial_close(p);
+    bool made = false;
+    if (!st)
+        st = atom_partial_made(&run, &made, err);
+    if (!st)
+        assert_true(made);
     return st;
 }
 
@@ -108,6 +141,7 @@ static void test_all(void **state)
     fail_each(dir, rank, false);
     fail_each(dir, round_nearest, false);
     fail_each(dir, gptq, false);
+    fail_each(dir, search, false);
     assert_ok(atom_quantize_rtn("w", weights, N, K, &options, NULL, &sound, &err), &err);
     fail_each(dir, pack, false);
     atom_qlinear_free(sound);

@@ -6,10 +6,10 @@
 #include "base/error.h"
 
 /* Outlier channels at a site of k channels when the scheme asks for `requested`: at most k, at least 0. This is what
- * the arithmetic and the checkpoint's shapes use, for every recipe. */
+ * the arithmetic and the checkpoint's shapes use, for every scheme. */
 int atom_outliers_of(int requested, int k);
 
-/* The default recipe's cap, a quarter of k, for whoever fills scheme.outliers (the smallest k of the model's sites). */
+/* The default's cap, a quarter of k, for whoever fills scheme.outliers (the smallest k of the model's sites). */
 int atom_outliers_quarter(int requested, int k);
 
 /* order[i] is the channel stored at place i: energy [k] ascending, ties by index; 0, 1, 2 ... when outliers is 0.
