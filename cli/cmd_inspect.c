@@ -78,10 +78,20 @@ static void print_cache(const json_t *s)
         row("rotated", "%s%s%s", first, second ? ", " : "", second ? second : "");
 }
 
+static const char *outlier_text(const json_t *s)
+{
+    return whole(s, "outlier_bits") == 16 ? "half precision, activations in float"
+           : at(s, "format")              ? "E4M3"
+                                          : "8 bits";
+}
+
 static void print_scheme(const json_t *root)
 {
     const json_t *s = at(root, "scheme");
+    bool floats = at(s, "format"), halves = whole(s, "outliers") && whole(s, "outlier_bits") == 16;
     puts("\nscheme");
+    if (floats || halves)
+        row("format", "%s, simulated in float32", floats ? json_string_value(at(s, "format")) : "int");
     print_weights(s);
     if (whole(s, "abits") == 16)
         row("activations", "float");
@@ -93,7 +103,7 @@ static void print_scheme(const json_t *root)
         else
             row("group", "the whole row");
         if (whole(s, "outliers"))
-            row("outliers", "%lld channels in %lld bits", whole(s, "outliers"), whole(s, "outlier_bits"));
+            row("outliers", "%lld channels in %s", whole(s, "outliers"), outlier_text(s));
         else
             row("outliers", "none");
     }

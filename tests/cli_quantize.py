@@ -68,6 +68,36 @@ def from_quantize_to_text():
 
 
 @test
+def simulated_formats_are_models_too():
+    ways = {"fp4": ([], "fp4, simulated in float32", "64 channels in E4M3"),
+            "nvfp4": ([], "nvfp4, simulated in float32", "64 channels in E4M3"),
+            "mxfp4": (["--outliers", 0], "mxfp4, simulated in float32", "none"),
+            "paper": (["--outlier-bits", 16], "int, simulated in float32", "128 channels in half precision")}
+    for scheme, (options, *rows) in ways.items():
+        out = path("as-" + scheme)
+        atom("quantize", TINY, "-o", out, "--calib", text(), "-q", *TINIER, "--scheme", scheme, *options).expect(0)
+        page = atom("inspect", out).expect(0).out.decode()
+        for row in rows:
+            assert row in page, (scheme, row, page)
+        q = atom("inspect", out, "--json").expect(0).json()["scheme"]
+        assert q.get("format", "paper") == scheme, q
+        r = atom("eval", "ppl", out, text(), "--window", 128, "--max-windows", 2, "--json", "-q").expect(0)
+        assert 1 < r.json()["ppl"] < 1000, (scheme, r.json()["ppl"])
+        assert atom("generate", out, "--prompt", "The", "--max-tokens", 4, "--json").expect(0).json()["text"]
+
+
+@test
+def formats_fix_their_groups():
+    out = ["quantize", TINY, "-o", path("wrong"), "--calib", text(), *TINIER]
+    atom(*out, "--format", "nvfp4").expect(1, "nvfp4: a group is 16 channels, not 128")
+    atom(*out, "--format", "mxfp4", "--group", 32, "--rows-per-scale", 2).expect(1, "mxfp4: a scale is one row's")
+    atom(*out, "--format", "fp4", "--abits", 8).expect(1, "fp4: abits may be 16, 4, not 8")
+    atom(*out, "--outlier-bits", 12).expect(1, "outlier_bits may be 16, 8, not 12")
+    atom(*out, "--format", "fp8").expect(2, "--format")
+    assert not os.path.exists(path("wrong"))
+
+
+@test
 def same_files_again_and_on_tiers():
     quantize("again").expect(0)
     same_files(whole(), path("again"))
@@ -153,7 +183,7 @@ def resume_with_other_inputs_is_refused():
         raise Skip("the run was too quick to kill")
     before = layers_done("other")
     for option in (["--wbits", "8"], ["--samples", "5"], ["--window", "95"], ["--no-gptq"], ["--outliers", "16"],
-                   ["--act-clip", "0.8"], ["--kv-rope", "pre", "--rotate", "v"], ["--lm-head-bits", "8"]):
+                   ["--act-clip", "0.8"], ["--outlier-bits", "16"], ["--format", "fp4"], ["--kv-rope", "pre", "--rotate", "v"], ["--lm-head-bits", "8"]):
         quantize("other", "--resume", *option).expect(1, "cannot be resumed", "other options")
     text_2 = write("other-text.txt", b"x" + read(text()))
     args = ["quantize", "-o", path("other"), "-q", *SMALL, "--resume"]

@@ -211,8 +211,45 @@ static void test_scheme_check(void **state)
     REFUSED(weight_clip = 1.5f);
     REFUSED(kv_clip = 0.0f / 0.0f);
     REFUSED(rotate = 8);
+    REFUSED(outlier_bits = 4);
+    REFUSED(format = (enum atom_format)4);
     REFUSED(smooth_search = (enum atom_smooth_search)3);
     REFUSED(smooth = 1.5f);
+}
+
+static void test_formats(void **state)
+{
+    (void)state;
+    struct atom_scheme s;
+    struct atom_error err = {0};
+    assert_ok(atom_scheme_named("default", &s, &err), &err);
+    s.outliers = 64;
+    s.format = ATOM_FORMAT_FP4;
+    assert_ok(atom_scheme_check(&s, 0, &err), &err);
+    REFUSED(wbits = 3);
+    REFUSED(abits = 8);
+    s.format = ATOM_FORMAT_NVFP4;
+    assert_fails(atom_scheme_check(&s, 0, &err), &err, ATOM_ERR_INVALID, "nvfp4: a group is 16 channels, not 128");
+    memset(&err, 0, sizeof err);
+    s.group = 16;
+    s.rows_per_scale = 2;
+    assert_fails(atom_scheme_check(&s, 0, &err), &err, ATOM_ERR_INVALID, "nvfp4: a scale is one row's");
+    s.rows_per_scale = 1;
+    assert_int_equal(atom_scheme_check(&s, 0, NULL), ATOM_OK);
+    REFUSED(format = ATOM_FORMAT_MXFP4);
+    s.format = ATOM_FORMAT_MXFP4;
+    s.group = 32;
+    assert_int_equal(atom_scheme_check(&s, 0, NULL), ATOM_OK);
+    s.abits = 16;
+    assert_int_equal(atom_scheme_check(&s, 0, NULL), ATOM_OK);
+    /* What old checkpoints do not say is integers and 8 bits. */
+    struct atom_config c = GOOD(QUANT(ATOM_Q));
+    assert_true(c.scheme.format == ATOM_FORMAT_INT && c.scheme.outlier_bits == 8);
+    c = GOOD(QUANT(ATOM_Q ",\"format\":\"fp4\""));
+    assert_true(c.scheme.format == ATOM_FORMAT_FP4);
+    UNSUPPORTED(QUANT(ATOM_Q ",\"format\":\"fp5\""), "\"fp5\"; int, fp4, nvfp4 and mxfp4");
+    UNSUPPORTED(QUANT(ATOM_Q ",\"format\":4"), "'format' is 4");
+    DAMAGED(QUANT(ATOM_Q ",\"format\":\"nvfp4\""), "a group is 16 channels, not 128");
 }
 
 /* By what makes a result another one, for a struct has padding. */
@@ -336,17 +373,12 @@ static void test_tiny(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_quantized),
-        cmocka_unit_test(test_scheme_check),
-        cmocka_unit_test(test_scheme_names),
-        cmocka_unit_test(test_generation_config),
-        cmocka_unit_test(test_quantized_text),
-        cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_rope),           cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_damaged),        cmocka_unit_test(test_quantized),
+        cmocka_unit_test(test_scheme_check),   cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_scheme_names),   cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_quantized_text), cmocka_unit_test(test_tiny),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

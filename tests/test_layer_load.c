@@ -3,38 +3,58 @@
 #include "llama.h"
 
 #include "model/layer.h"
+#include "model/tensor_names.h"
+
+#include <math.h>
 
 static struct atom_error err;
 static char *home;
 static struct atom_config cfg;
 static struct atom_tensors *sound;
 
-static int open_checkpoint(void **state)
+static void make_checkpoint(enum atom_format format, int outlier_bits)
 {
     char dir[1024], calib[1024], out[1024];
     const struct llama like = {
         .hidden = 48, .intermediate = 80, .layers = 1, .heads = 2, .kv_heads = 1, .head_dim = 16, .dtype = ATOM_F32};
-    (void)state;
     home = make_dir();
-    assert_ok(atom_runtime_init(NULL, &err), &err);
     put_calibration(home);
     snprintf(dir, sizeof dir, "%s/float", home);
     snprintf(calib, sizeof calib, "%s/calib.txt", home);
     snprintf(out, sizeof out, "%s/out", home);
     assert_int_equal(mkdir(dir, 0777), 0);
     put_llama(dir, &like);
-    const struct atom_quantize_options o = quick_options(dir, out, calib);
+    struct atom_quantize_options o = quick_options(dir, out, calib);
+    o.samples = 1;
+    o.window = 24;
+    o.scheme.format = format;
+    o.scheme.outlier_bits = outlier_bits;
+    if (atom_format_group(format))
+        o.scheme.group = atom_format_group(format);
     assert_ok(atom_quantize(&o, &err), &err);
     assert_ok(atom_config_load(out, &cfg, &err), &err);
     assert_ok(atom_tensors_open(out, &sound, &err), &err);
+    assert_ok(atom_tensors_known(&cfg, sound, &err), &err);
+}
+
+static void remove_checkpoint(void)
+{
+    atom_tensors_close(sound);
+    remove_dir(home);
+}
+
+static int open_checkpoint(void **state)
+{
+    (void)state;
+    assert_ok(atom_runtime_init(NULL, &err), &err);
+    make_checkpoint(ATOM_FORMAT_INT, 8);
     return 0;
 }
 
 static int close_checkpoint(void **state)
 {
     (void)state;
-    atom_tensors_close(sound);
-    remove_dir(home);
+    remove_checkpoint();
     atom_runtime_fini();
     return 0;
 }
@@ -118,8 +138,78 @@ static void values_are_checked(void **state)
     refused("model.layers.0.down_in.order", too_large, ATOM_ERR_FORMAT, "no order of 80 channels");
 }
 
+/* ---- formats that are simulated ---------------------------------------------------------------------------------- */
+
+static void last_is_7f(struct atom_tensor *t, uint8_t *data) { data[t->n_bytes - 1] = 0x7f; }
+static void last_is_ff(struct atom_tensor *t, uint8_t *data) { data[t->n_bytes - 1] = 0xff; }
+static void last_is_80(struct atom_tensor *t, uint8_t *data) { data[t->n_bytes - 1] = 0x80; }
+static void minus_one(struct atom_tensor *t, uint8_t *data) { (void)t, memcpy(data, &(float){-1}, 4); }
+static void no_number(struct atom_tensor *t, uint8_t *data) { (void)t, memcpy(data, &(float){NAN}, 4); }
+
+/* Each part gone, cut or of another type; what it may not hold is refused too. */
+static void refused_part(const char *part, spoil_fn *spoil, enum atom_dtype dtype)
+{
+    static int turn;
+    char name[96];
+    snprintf(name, sizeof name, "model.layers.0.mlp.up_proj.%s", part);
+    assert_int_equal(atom_tensors_find(sound, name)->dtype, dtype);
+    switch (turn++ % 3) { /* loading takes its time */
+    case 0:
+        refused(name, gone, ATOM_ERR_FORMAT, "is missing");
+        break;
+    case 1:
+        refused(name, other_rows, ATOM_ERR_FORMAT, "has shape");
+        break;
+    default:
+        refused(name, other_type, ATOM_ERR_FORMAT, "has dtype");
+    }
+    if (spoil)
+        refused(name, spoil, ATOM_ERR_NUMERIC, "");
+}
+
+static void float_formats_are_checked(void **state)
+{
+    static const struct {
+        enum atom_format format;
+        int outlier_bits;
+        enum atom_dtype scales;
+        spoil_fn *spoil;
+    } rows[] = {{ATOM_FORMAT_INT, 16, ATOM_F16, infinite},
+                {ATOM_FORMAT_FP4, 8, ATOM_F16, infinite},
+                {ATOM_FORMAT_NVFP4, 8, ATOM_U8, last_is_7f},
+                {ATOM_FORMAT_NVFP4, 16, ATOM_U8, last_is_80},
+                {ATOM_FORMAT_MXFP4, 8, ATOM_U8, last_is_ff}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        remove_checkpoint();
+        make_checkpoint(rows[i].format, rows[i].outlier_bits);
+        assert_true(cfg.scheme.format == rows[i].format && cfg.scheme.outlier_bits == rows[i].outlier_bits);
+        assert_ok(load(sound), &err);
+        refused_part("qweight", NULL, ATOM_U8);
+        refused_part("scales", rows[i].spoil, rows[i].scales);
+        if (rows[i].outlier_bits == 16) {
+            refused_part("outlier_weight", infinite, ATOM_F16);
+            assert_null(atom_tensors_find(sound, "model.layers.0.mlp.up_proj.outlier_qweight"));
+        } else {
+            refused_part("outlier_qweight", last_is_ff, ATOM_U8);
+            refused_part("outlier_scales", infinite, ATOM_F16);
+        }
+        if (rows[i].format == ATOM_FORMAT_NVFP4) {
+            refused_part("tensor_scale", minus_one, ATOM_F32);
+            refused("model.layers.0.mlp.up_proj.tensor_scale", no_number, ATOM_ERR_NUMERIC, "must be finite");
+        } else {
+            assert_null(atom_tensors_find(sound, "model.layers.0.mlp.up_proj.tensor_scale"));
+        }
+    }
+    /* In a checkpoint of another format, such tensors are unknown. */
+    cfg.scheme.format = ATOM_FORMAT_NVFP4;
+    cfg.scheme.outlier_bits = 16;
+    assert_int_equal(atom_tensors_known(&cfg, sound, NULL), ATOM_ERR_UNSUPPORTED);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(tensors_are_checked), cmocka_unit_test(values_are_checked)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(tensors_are_checked), cmocka_unit_test(values_are_checked),
+                                       cmocka_unit_test(float_formats_are_checked)};
     return cmocka_run_group_tests_name("layer_load", tests, open_checkpoint, close_checkpoint);
 }

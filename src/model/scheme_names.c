@@ -12,6 +12,13 @@
 /* Weights that make up for the rounding before them. */
 #define FITTED .clip_search = true, .gptq = true, .asymmetric = 0.5f
 
+/* The default scheme's ingredients with other numbers; their scales cover all of a group. */
+#define SIMULATED(numbers, channels)                                                                                   \
+    {                                                                                                                  \
+        .wbits = 4, .abits = 4, .kvbits = 4, .format = (numbers), .group = (channels), .outliers = -1, .smooth = 0.5f, \
+        UNCUT, FITTED, ROTATED                                                                                         \
+    }
+
 static const struct atom_named_scheme schemes[] = {
     {"w4a4kv4",
      "default",
@@ -94,6 +101,9 @@ static const struct atom_named_scheme schemes[] = {
     {"kv8", NULL, "an INT8 cache alone", {.wbits = 16, .abits = 16, .kvbits = 8, UNCUT, ROTATED}},
     {"kv4", NULL, "an INT4 cache alone", {.wbits = 16, .abits = 16, .kvbits = 4, UNCUT, ROTATED}},
     {"kv3", NULL, "an INT3 cache alone", {.wbits = 16, .abits = 16, .kvbits = 3, UNCUT, ROTATED}},
+    {"fp4", NULL, "FP4 in groups of 128, E4M3 outliers, INT4 cache; simulated", SIMULATED(ATOM_FORMAT_FP4, 128)},
+    {"nvfp4", NULL, "NVFP4, E4M3 outliers, INT4 cache; simulated", SIMULATED(ATOM_FORMAT_NVFP4, 16)},
+    {"mxfp4", NULL, "MXFP4, E4M3 outliers, INT4 cache; simulated", SIMULATED(ATOM_FORMAT_MXFP4, 32)},
 };
 enum { N_SCHEMES = sizeof schemes / sizeof schemes[0] };
 

@@ -104,8 +104,12 @@ static void round_row(void *ctx, int t, int worker)
         x[i] = s->x[(size_t)t * (size_t)s->k + (size_t)i] / s->f[i];
     if (scheme->abits == 16)
         return;
+    if (scheme->format != ATOM_FORMAT_INT) {
+        atom_round_row(&(struct atom_number_form){scheme->format, scheme->outlier_bits}, lay, scheme->act_clip, x);
+        return;
+    }
     atom_cpu_kernels()->quantize(x, lay, scheme->abits, scheme->act_clip, q, scales, sums);
-    for (int r = 0; r < lay->n_runs; r++) {
+    for (int r = 0; r < (scheme->outlier_bits == 16 ? lay->first_outlier_run : lay->n_runs); r++) {
         const struct atom_run *run = &lay->runs[r];
         for (int c = 0; c < run->len; c++)
             x[run->first + c] = (float)q[run->offset + c] * scales[run->scale];
