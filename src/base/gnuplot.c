@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gnuplot reads its script from a file in memory and writes to one that is ours, so that no name has to be quoted. */
-#include "bench/gnuplot.h"
+#include "base/gnuplot.h"
 
 #include "base/error.h"
 #include "base/file.h"

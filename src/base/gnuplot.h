@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef ATOM_BENCH_GNUPLOT_H
-#define ATOM_BENCH_GNUPLOT_H
+/* Drawing by gnuplot, a process of its own. */
+#ifndef ATOM_BASE_GNUPLOT_H
+#define ATOM_BASE_GNUPLOT_H
 
 #include "atom/atom.h"
 
