@@ -120,6 +120,11 @@ void ablate_rows_add(struct ablate_rows *r, const struct atom_ablate_row *row)
     r->at[r->n++].why = row->why ? "" : NULL;
 }
 
+void ablate_rows_title(const struct ablate_rows *r, char *buf, size_t n_bytes)
+{
+    snprintf(buf, n_bytes, "%s on %s", base_name(r->model), base_name(r->text));
+}
+
 void ablate_rows_end(const struct ablate_rows *r)
 {
     puts(

@@ -16,6 +16,8 @@ struct ablate_rows {
 
 /* Prints a row, with the change from the one before it, and keeps it. */
 void ablate_rows_add(struct ablate_rows *rows, const struct atom_ablate_row *row);
+/* "MODEL on TEXT", file names without their directories. */
+void ablate_rows_title(const struct ablate_rows *rows, char *buf, size_t n_bytes);
 /* What is to be said under the table. */
 void ablate_rows_end(const struct ablate_rows *rows);
 

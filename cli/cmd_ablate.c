@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { BOTH = 2 }; /* of --bits */
+
 struct ablation {
     struct atom_ablate_options opt;
-    struct cli_texts bits;
+    int bits; /* index of the word */
     const char *only, *plot, *keep, *work;
     const char *text; /* the file's name */
     bool json, quiet;
@@ -63,11 +65,13 @@ static unsigned rungs_of(const struct cli_command *cmd, const char *names)
 static enum atom_status climb(struct ablation *a, struct atom_error *err)
 {
     char *text = NULL;
-    enum atom_status st = a->plot ? atom_ablate_plot(NULL, 0, a->plot, err) : ATOM_OK;
+    enum atom_status st = a->plot ? atom_ablate_plot(NULL, 0, "", a->plot, err) : ATOM_OK;
     st = st ? st : cli_read_file(a->text, &text, &a->opt.n_bytes, err);
     a->opt.text = text;
-    for (int i = 0; i < a->bits.n && !st; i++) {
-        a->opt.bits = a->bits.at[i][0] - '0';
+    for (int bits = 4; bits >= 3 && !st; bits--) {
+        if (a->bits != BOTH && a->bits != 4 - bits)
+            continue;
+        a->opt.bits = bits;
         a->rows.begins_ladder = true;
         st = atom_ablate(&a->opt, err);
         cli_progress_end(&a->bar);
@@ -75,8 +79,11 @@ static enum atom_status climb(struct ablation *a, struct atom_error *err)
     free(text);
     if (!st && !a->json)
         ablate_rows_end(&a->rows);
-    if (!st && a->plot)
-        st = atom_ablate_plot(a->rows.at, a->rows.n, a->plot, err);
+    if (!st && a->plot) {
+        char title[256];
+        ablate_rows_title(&a->rows, title, sizeof title);
+        st = atom_ablate_plot(a->rows.at, a->rows.n, title, a->plot, err);
+    }
     return st;
 }
 
@@ -87,11 +94,6 @@ static int run(const struct cli_command *cmd, struct ablation *a, const char *mo
         return cli_usage(cmd, "--calib FILE is missing");
     if (a->keep && a->work)
         return cli_usage(cmd, "--keep and --work exclude each other");
-    for (int i = 0; i < a->bits.n; i++)
-        if (strcmp(a->bits.at[i], "4") != 0 && strcmp(a->bits.at[i], "3") != 0)
-            return cli_usage(cmd, "--bits takes 4 or 3, not '%s'", a->bits.at[i]);
-    if (a->bits.n == 0)
-        a->bits = (struct cli_texts){{"4"}, 1};
     if (a->only && !(a->opt.rungs = rungs_of(cmd, a->only)))
         return CLI_USAGE;
     a->text = text;
@@ -117,8 +119,7 @@ int cmd_ablate(int argc, char **argv)
         snprintf(rungs + strlen(rungs), sizeof rungs - strlen(rungs), "%s%s", i % 8 ? " " : "\n  ", list[i].name);
     const struct cli_option options[] = {
         {"calib", 0, CLI_TEXT, "FILE", &a.opt.calib, 0, 0, "calibration text", NULL},
-        {"bits", 0, CLI_TEXTS, "B", &a.bits, 0, 0, "4 or 3, for weights, activations and cache (4); may be given again",
-         NULL},
+        {"bits", 0, CLI_WORD, "4|3|both", &a.bits, 0, 0, "of weights, activations and KV cache (4)", NULL},
         {"only", 0, CLI_TEXT, "NAMES", &a.only, 0, 0, "these rungs alone, with commas between", NULL},
         {"samples", 0, CLI_INT, "N", &a.opt.samples, 1, 1 << 20, "windows to calibrate on, the file's first (64)",
          NULL},

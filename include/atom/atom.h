@@ -449,8 +449,8 @@ ATOM_API enum atom_status atom_ablate(const struct atom_ablate_options *opt, str
 
 /* Draws rows [n], of one ladder after another, into an SVG at `path`, which appears whole or not at all. With n 0
  * nothing is drawn, but whether it could be is found out. ATOM_ERR_UNSUPPORTED when gnuplot is not here. */
-ATOM_API enum atom_status atom_ablate_plot(const struct atom_ablate_row *rows, int n, const char *path,
-                                           struct atom_error *err);
+ATOM_API enum atom_status atom_ablate_plot(const struct atom_ablate_row *rows, int n, const char *title,
+                                           const char *path, struct atom_error *err);
 
 /* ---- inspect ----------------------------------------------------------------------------------------------------- */
 

@@ -70,6 +70,12 @@ static enum atom_status script_file(const struct atom_drawing *d, int *fd, struc
     return st;
 }
 
+void atom_gnuplot_text(FILE *script, const char *text)
+{
+    for (; *text; text++)
+        fputc((unsigned char)*text < ' ' || strchr("'\\", *text) ? ' ' : *text, script);
+}
+
 enum atom_status atom_gnuplot(const struct atom_drawing *d, const char *path, struct atom_error *err)
 {
     int script = -1, out = -1;
