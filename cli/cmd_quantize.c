@@ -11,7 +11,7 @@
 /* What the command line said; -1 and NULL leave the recipe's value. */
 struct request {
     const char *recipe;
-    int wbits, abits, kvbits, group, outliers, rows_per_scale, kv_rope, rotate, lm_head;
+    int wbits, abits, kvbits, group, outliers, outlier_bits, rows_per_scale, kv_rope, rotate, lm_head, format;
     float act_clip, weight_clip, kv_clip, smooth, asymmetric;
     bool search, no_search, no_gptq, gptq, quiet;
 };
@@ -21,12 +21,15 @@ static void apply(const struct request *r, struct atom_scheme *s)
     static const unsigned rotations[] = {0, ATOM_ROTATE_QK, ATOM_ROTATE_V, ATOM_ROTATE_QK | ATOM_ROTATE_V};
     const struct {
         int from, *to;
-    } ints[] = {{r->wbits, &s->wbits},         {r->abits, &s->abits},       {r->kvbits, &s->kvbits},
-                {r->group, &s->group},         {r->outliers, &s->outliers}, {r->rows_per_scale, &s->rows_per_scale},
-                {r->lm_head, &s->lm_head_bits}};
+    } ints[] = {{r->wbits, &s->wbits},          {r->abits, &s->abits},
+                {r->kvbits, &s->kvbits},        {r->group, &s->group},
+                {r->outliers, &s->outliers},    {r->rows_per_scale, &s->rows_per_scale},
+                {r->lm_head, &s->lm_head_bits}, {r->outlier_bits, &s->outlier_bits}};
     for (size_t i = 0; i < sizeof ints / sizeof ints[0]; i++)
         if (ints[i].from >= 0)
             *ints[i].to = ints[i].from;
+    if (r->format >= 0)
+        s->format = (enum atom_format)r->format;
     if (r->act_clip > 0)
         s->act_clip = r->act_clip;
     if (r->kv_clip > 0)
@@ -85,6 +88,8 @@ int cmd_quantize(int argc, char **argv)
                         .kvbits = -1,
                         .group = -1,
                         .outliers = -1,
+                        .outlier_bits = -1,
+                        .format = -1,
                         .rows_per_scale = -1,
                         .kv_rope = -1,
                         .rotate = -1,
@@ -103,7 +108,10 @@ int cmd_quantize(int argc, char **argv)
         {"abits", 0, CLI_INT, "B", &r.abits, 3, 16, "bits of an activation: 3, 4, 8; 16 float", NULL},
         {"kvbits", 0, CLI_INT, "B", &r.kvbits, 3, 16, "bits of the KV cache: 3, 4, 8, 16", NULL},
         {"group", 0, CLI_INT, "G", &r.group, 0, 1 << 20, "input channels per scale; 0: a whole row", NULL},
-        {"outliers", 0, CLI_INT, "O", &r.outliers, 0, 1 << 20, "channels a site kept in INT8", NULL},
+        {"outliers", 0, CLI_INT, "O", &r.outliers, 0, 1 << 20, "channels a site kept in more bits", NULL},
+        {"outlier-bits", 0, CLI_INT, "B", &r.outlier_bits, 8, 16, "bits of those: 8, or 16 (float, simulated)", NULL},
+        {"format", 0, CLI_WORD, "int|fp4|nvfp4|mxfp4", &r.format, 0, 0,
+         "what 4 bits stand for; all but int are simulated in float32", NULL},
         {"rows-per-scale", 0, CLI_INT, "C", &r.rows_per_scale, 1, 1 << 20, "output rows per weight scale", NULL},
         {"act-clip", 0, CLI_FLOAT, "R", &r.act_clip, 0.01, 1, "share of the largest activation that a scale covers",
          NULL},

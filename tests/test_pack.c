@@ -91,8 +91,9 @@ static void linears_come_back(void **state)
         int n, k;
         struct atom_weight_options opt;
     } rows[] = {
-        {5, 37, {4, 16, 4, 2, 0.85f, false}}, {3, 8, {8, 4, 2, 2, 1.0f, false}},  {1, 1, {4, 128, 0, 1, 1.0f, false}},
-        {4, 6, {4, 128, 6, 2, 1.0f, false}},  {7, 21, {3, 0, 0, 3, 1.0f, false}}, {2, 10, {2, 4, 1, 8, 1.0f, false}},
+        {5, 37, {4, 16, 4, 2, 0.85f, false, {0}}}, {3, 8, {8, 4, 2, 2, 1.0f, false, {0}}},
+        {1, 1, {4, 128, 0, 1, 1.0f, false, {0}}},  {4, 6, {4, 128, 6, 2, 1.0f, false, {0}}},
+        {7, 21, {3, 0, 0, 3, 1.0f, false, {0}}},   {2, 10, {2, 4, 1, 8, 1.0f, false, {0}}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct atom_pack p = {0};
@@ -119,7 +120,7 @@ static void nibbles_lie_as_drawn(void **state)
 {
     (void)state;
     struct atom_pack p = {0};
-    const struct atom_weight_options opt = {4, 3, 0, 1, 1.0f, false};
+    const struct atom_weight_options opt = {4, 3, 0, 1, 1.0f, false, {0}};
     struct atom_qlinear *q = make_linear(1, 3, &opt);
     memcpy(q->q, ((int8_t[3]){-8, 7, 1}), 3);
     assert_ok(atom_pack_linear(&p, "a", q, &err), &err);
@@ -134,7 +135,7 @@ static void heads_come_back(void **state)
 {
     (void)state;
     struct atom_pack p = {0};
-    const struct atom_weight_options opt = {8, 0, 0, 1, 1.0f, false}, wrong = {8, 2, 0, 1, 1.0f, false};
+    const struct atom_weight_options opt = {8, 0, 0, 1, 1.0f, false, {0}}, wrong = {8, 2, 0, 1, 1.0f, false, {0}};
     struct atom_qlinear *q = make_linear(9, 4, &opt), *bad = make_linear(9, 4, &wrong);
     assert_ok(atom_pack_head(&p, "lm_head", q, &err), &err);
     assert_int_equal(p.at[1].n_dims, 1);

@@ -152,10 +152,10 @@ static void rtn_follows_the_formulas(void **state)
         int n, k;
         struct atom_weight_options opt;
     } rows[] = {
-        {5, 37, {4, 16, 5, 2, 0.85f, false}}, {1, 1, {4, 128, 0, 1, 1.0f, false}},
-        {3, 1, {4, 128, 1, 2, 1.0f, false}},  {130, 40, {3, 0, 8, 1, 0.9f, false}},
-        {7, 33, {2, 8, 0, 3, 1.0f, false}},   {200, 20, {8, 7, 4, 100, 1.0f, false}},
-        {9, 24, {4, 24, 24, 2, 1.0f, false}}, {2, 16, {4, 100, 3, 5, 1.0f, false}},
+        {5, 37, {4, 16, 5, 2, 0.85f, false, {0}}}, {1, 1, {4, 128, 0, 1, 1.0f, false, {0}}},
+        {3, 1, {4, 128, 1, 2, 1.0f, false, {0}}},  {130, 40, {3, 0, 8, 1, 0.9f, false, {0}}},
+        {7, 33, {2, 8, 0, 3, 1.0f, false, {0}}},   {200, 20, {8, 7, 4, 100, 1.0f, false, {0}}},
+        {9, 24, {4, 24, 24, 2, 1.0f, false, {0}}}, {2, 16, {4, 100, 3, 5, 1.0f, false, {0}}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct atom_error err = {0};
@@ -173,7 +173,7 @@ static void rtn_ties_and_zeros(void **state)
     (void)state;
     struct atom_error err = {0};
     struct atom_qlinear *q = NULL;
-    const struct atom_weight_options opt = {4, 4, 0, 1, 1.0f, false};
+    const struct atom_weight_options opt = {4, 4, 0, 1, 1.0f, false, {0}};
     const float w[8] = {7, 0.5f, 1.5f, -2.5f, 0, -0.0f, 0, 0};
     check(atom_quantize_rtn("w", w, 1, 8, &opt, NULL, &q, &err), &err);
     assert_memory_equal(q->q, ((int8_t[8]){7, 0, 2, -2, 0, 0, 0, 0}), 8);
@@ -193,7 +193,7 @@ static void bad_weights_are_refused(void **state)
 {
     (void)state;
     struct atom_qlinear *q = NULL;
-    struct atom_weight_options opt = {4, 4, 1, 1, 1.0f, false};
+    struct atom_weight_options opt = {4, 4, 1, 1, 1.0f, false, {0}};
     float w[8] = {1, 2, 3, NAN, 5, 6, 7, 8}, sum[16] = {0};
     struct atom_error err = {0};
     assert_int_equal(atom_quantize_rtn("model.x", w, 2, 4, &opt, NULL, &q, &err), ATOM_ERR_NUMERIC);
@@ -337,11 +337,11 @@ static void gptq_is_the_textbook(void **state)
         int n, k, dead;
         struct atom_weight_options opt;
     } rows[] = {
-        {6, 24, -1, {4, 8, 4, 2, 0.85f, false}},    {5, 300, 17, {4, 128, 30, 2, 0.85f, false}},
-        {67, 90, 3, {4, 0, 10, 1, 1.0f, false}},    {9, 77, -1, {3, 32, 0, 3, 0.9f, false}},
-        {4, 200, 60, {8, 50, 20, 2, 1.0f, false}},  {3, 400, -1, {4, 190, 7, 1, 0.9f, false}},
-        {200, 40, -1, {2, 16, 8, 70, 1.0f, false}}, {3, 1, -1, {4, 128, 0, 2, 1.0f, false}},
-        {3, 8, -1, {4, 4, 8, 2, 1.0f, false}},
+        {6, 24, -1, {4, 8, 4, 2, 0.85f, false, {0}}},    {5, 300, 17, {4, 128, 30, 2, 0.85f, false, {0}}},
+        {67, 90, 3, {4, 0, 10, 1, 1.0f, false, {0}}},    {9, 77, -1, {3, 32, 0, 3, 0.9f, false, {0}}},
+        {4, 200, 60, {8, 50, 20, 2, 1.0f, false, {0}}},  {3, 400, -1, {4, 190, 7, 1, 0.9f, false, {0}}},
+        {200, 40, -1, {2, 16, 8, 70, 1.0f, false, {0}}}, {3, 1, -1, {4, 128, 0, 2, 1.0f, false, {0}}},
+        {3, 8, -1, {4, 4, 8, 2, 1.0f, false, {0}}},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const int n = rows[i].n, k = rows[i].k, tokens = 3 * k + 20;
@@ -413,7 +413,7 @@ static void gptq_and_search_lower_the_error(void **state)
     struct fixture f;
     fixture_init(&f, 100, 256);
     for (int bits = 2; bits <= 8; bits += bits == 4 ? 4 : 1) {
-        struct atom_weight_options opt = {bits, 64, 32, 2, bits == 8 ? 1.0f : 0.9f, false};
+        struct atom_weight_options opt = {bits, 64, 32, 2, bits == 8 ? 1.0f : 0.9f, false, {0}};
         double rtn = error_of(&f, &opt, false), gptq = error_of(&f, &opt, true);
         assert_true(gptq < rtn);
         opt.search = true;
@@ -433,7 +433,7 @@ static void the_error_is_the_output_error(void **state)
     fixture_init(&f, 3, 20);
     struct atom_error err = {0};
     struct atom_qlinear *q = NULL;
-    struct atom_weight_options opt = {3, 8, 4, 2, 1.0f, false};
+    struct atom_weight_options opt = {3, 8, 4, 2, 1.0f, false, {0}};
     float read[60];
     double e = 0, top = 0, bottom = 0;
     check(atom_gptq("w", f.w, 3, 20, &opt, f.hs, &q, &err), &err);
@@ -460,7 +460,7 @@ static void blocks_change_nothing(void **state)
     static const int groups[] = {0, 16, 48, 100, 128, 200};
     static const int blocks[] = {1, 7, 64, 128, 1000};
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-        const struct atom_weight_options opt = {4, groups[g], 30, 2, 0.9f, false};
+        const struct atom_weight_options opt = {4, groups[g], 30, 2, 0.9f, false, {0}};
         struct atom_error err = {0};
         struct atom_qlinear *q = NULL, *other = NULL;
         check(atom_gptq("w", f.w, f.n, f.k, &opt, f.hs, &q, &err), &err);
@@ -483,7 +483,7 @@ static void threads_change_nothing(void **state)
     (void)state;
     struct fixture f;
     fixture_init(&f, 200, 160);
-    const struct atom_weight_options opt = {4, 32, 16, 2, 1.0f, true};
+    const struct atom_weight_options opt = {4, 32, 16, 2, 1.0f, true, {0}};
     struct atom_error err = {0};
     struct atom_qlinear *q[2] = {NULL, NULL};
     for (int i = 0; i < 2; i++) {

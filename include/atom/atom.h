@@ -128,6 +128,15 @@ ATOM_API enum atom_status atom_stream_decoder_finish(struct atom_stream_decoder 
 
 /* ---- scheme: every parameter of the arithmetic (docs/design.md, section 3) --------------------------------------- */
 
+/* What 4 bits stand for in weights and activations. All but INT are simulated: rounded to the format's numbers, then
+ * computed in float32. */
+enum atom_format {
+    ATOM_FORMAT_INT = 0, /* integers, packed kernels */
+    ATOM_FORMAT_FP4,     /* E2M1, a scale per group */
+    ATOM_FORMAT_NVFP4,   /* E2M1, an E4M3 scale per 16 and a float one per tensor */
+    ATOM_FORMAT_MXFP4    /* E2M1, a power of two per 32 (OCP Microscaling v1.0) */
+};
+
 enum atom_kv_rope { ATOM_KV_PRE = 0, ATOM_KV_POST = 1 };
 enum { ATOM_ROTATE_QK = 1, ATOM_ROTATE_V = 2 };
 
@@ -136,7 +145,8 @@ struct atom_scheme {
     int abits;          /* 16 (float32), 8, 4, 3 */
     int kvbits;         /* 16 (half precision), 8, 4, 3 */
     int group;          /* input channels per scale; 0: a whole row */
-    int outliers;       /* channels per site kept in INT8 */
+    int outliers;       /* channels per site kept in more bits */
+    int outlier_bits;   /* 8 (or 0): INT8, beside float formats E4M3; 16: float, which is simulated too */
     int rows_per_scale; /* output rows per weight scale */
     float act_clip, weight_clip, kv_clip;
     bool clip_search; /* weight_clip is the upper end of a search for each group's best ratio */
@@ -146,6 +156,7 @@ struct atom_scheme {
     bool gptq;
     float smooth;     /* strength of the migration of channel sizes inside a group into the weights; 0: none */
     float asymmetric; /* share of the error so far that a linear's weights make up for before GPTQ; 0: none */
+    enum atom_format format;
 };
 
 /* "paper" or "default"; outliers is then capped by the caller at a quarter of each site's channels. */

@@ -10,6 +10,7 @@
 #ifndef ATOM_BACKEND_BACKEND_H
 #define ATOM_BACKEND_BACKEND_H
 
+#include "kernels/float_formats.h"
 #include "kernels/kernels.h"
 
 enum { ATOM_MAX_QUERY_HEADS = 64 /* for one KV head */, ATOM_MAX_HEAD_DIM = 1024 };
@@ -23,7 +24,14 @@ struct atom_site {
     bool gathers;   /* false at down_in, whose input comes in stored order already */
     int bits;       /* 16: floats */
     float clip;
+    struct atom_number_form form; /* of activations and of the weights that meet them */
 };
+
+/* No packed kernel computes such a site: its numbers are read back and multiplied as floats. */
+static inline bool atom_site_is_simulated(const struct atom_site *s)
+{
+    return s->form.format != ATOM_FORMAT_INT || (s->form.outlier_bits == 16 && s->lay.outliers > 0);
+}
 
 /* One tensor set of a linear; a linear is parts stacked by rows over one site. Borrowed until linear_create returns. */
 struct atom_linear_part {
@@ -33,14 +41,16 @@ struct atom_linear_part {
     enum atom_weight_kind kind; /* ATOM_W_F32/F16/BF16; ATOM_W_NIBBLE or ATOM_W_BYTE: the fields below */
     const void *weight;
     const int32_t *row_order; /* NULL: identity */
-    /* quantized: tensors of docs/design.md section 4 */
+    /* quantized: tensors of docs/design.md section 4, as the site's form has them */
     const uint8_t *qweight;
     const void *scales; /* F16, at any address, as outlier_scales */
     int rows_per_scale;
-    bool row_scales; /* scales are [ceil(n / rows_per_scale)] alone: one for all groups of a row */
-    const int8_t *outlier_qweight;
+    bool row_scales;               /* scales are [ceil(n / rows_per_scale)] alone: one for all groups of a row */
+    const int8_t *outlier_qweight; /* E4M3 codes beside float formats */
     const void *outlier_scales;
-    const float *bias; /* [n] in stored row order, or NULL */
+    const void *outlier_weight; /* F16 [n, outliers], at any address: outliers of 16 bits, instead of the two above */
+    float tensor_scale;         /* of NVFP4 */
+    const float *bias;          /* [n] in stored row order, or NULL */
 };
 
 struct atom_linear; /* packed, owned by the backend */

@@ -120,6 +120,9 @@ struct row_task {
     const int *rows; /* of X; NULL: all */
 };
 
+/* ACTS of such a site are floats. */
+static bool keeps_floats(const struct atom_site *site) { return site->bits == 16 || atom_site_is_simulated(site); }
+
 /* A row of floats in stored order becomes row t of ACTS. `row` may be the place in w->x itself. What is not finite is
  * noted and goes on as zeros; without a place to name (where 0) it goes on as it is, or as a scale that spreads it. */
 static void put_row(const struct row_task *task, int t, float *row)
@@ -129,21 +132,23 @@ static void put_row(const struct row_task *task, int t, float *row)
     bool fine;
     if (task->site->bits == 16)
         fine = atom_all_finite(row, (size_t)lay->k);
+    else if (keeps_floats(task->site))
+        fine = atom_cpu_round_row(w, task->site, t, row);
     else
         fine = atom_kern.quantize(
             row, lay, task->site->bits, task->site->clip, w->q + (size_t)t * (size_t)lay->row_bytes,
             w->scales + (size_t)t * (size_t)lay->n_scales, w->sums + (size_t)t * (size_t)lay->n_runs);
     if (!fine && task->where && !w->bad[t])
         w->bad[t] = task->where;
-    if (!fine && task->where && task->site->bits == 16)
+    if (!fine && task->where && keeps_floats(task->site))
         memset(row, 0, (size_t)lay->k * sizeof *row);
-    if (!fine && !task->where && task->site->bits < 16)
+    if (!fine && !task->where && !keeps_floats(task->site))
         w->scales[(size_t)t * (size_t)lay->n_scales] = NAN;
 }
 
 static float *row_place(const struct row_task *task, int t, int worker)
 {
-    if (task->site->bits == 16)
+    if (keeps_floats(task->site))
         return task->w->x + (size_t)t * (size_t)task->site->lay.k;
     return task->w->scratch[worker].row;
 }
@@ -191,7 +196,7 @@ static void silu_row(void *ctx, int t, int worker)
 static void run_rows(struct atom_work *w, struct row_task *task, int n_tok, atom_task_fn *fn)
 {
     const struct atom_layout *lay = &task->site->lay;
-    bool floats = task->site->bits == 16;
+    bool floats = keeps_floats(task->site);
     w->acts = (struct atom_acts){.lay = lay, .n_tok = n_tok, .bits = task->site->bits, .sums = w->sums};
     if (floats)
         w->acts.x = w->x;

@@ -64,6 +64,11 @@ struct atom_kv {
     int rope_pages;   /* of these, how many are filled: as many as positions have been stored in */
 };
 
+/* A site's row rounded and read back in place; false when a number is not finite. */
+bool atom_cpu_round_row(struct atom_work *w, const struct atom_site *site, int t, float *row);
+/* Row `row` of a quantized part as floats [k] in stored order. */
+void atom_cpu_read_back(const struct atom_site *site, const struct atom_linear_part *part, size_t row, float *out);
+
 static inline bool atom_kind_is_float(enum atom_weight_kind kind) { return kind <= ATOM_W_BF16; }
 
 enum atom_status atom_cpu_linear_create(const struct atom_site *site, const struct atom_linear_part *parts, int n_parts,

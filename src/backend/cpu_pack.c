@@ -27,6 +27,7 @@ struct packer {
     const struct atom_site *site;
     const struct atom_linear_part *parts;
     int n_parts;
+    float *read_back; /* [workers, k]; NULL: parts are packed as they are */
 };
 
 /* Where a row of a panel comes from; no part: it pads the last panel. */
@@ -65,6 +66,13 @@ static void pack_float_row(const struct packer *pk, const struct source *s, int 
         pick_columns(from, order, k, 4, panel + (size_t)r * 4);
     else
         pick_columns(from, order, k, 2, panel + (size_t)r * 2);
+}
+
+/* The same of a row that is simulated. */
+static void read_back_row(const struct packer *pk, const struct source *s, int r, float *row, uint8_t *panel)
+{
+    atom_cpu_read_back(pk->site, s->part, s->row, row);
+    pick_columns((const uint8_t *)row, NULL, pk->site->lay.k, sizeof *row, panel + (size_t)r * sizeof *row);
 }
 
 /* ---- integers ---------------------------------------------------------------------------------------------------- */
@@ -185,12 +193,14 @@ static void pack_panel(void *ctx, int panel, int worker)
     uint8_t *to = p->data + (size_t)panel * p->panel_bytes;
     size_t scales = (size_t)panel * (size_t)p->lay->n_scales * ATOM_PANEL;
     struct source rows[ATOM_PANEL];
-    (void)worker;
+    float *read_back = pk->read_back ? pk->read_back + (size_t)worker * (size_t)p->lay->k : NULL;
     find_rows(pk, panel, rows);
     if (!floats)
         pack_integers(pk, rows, to);
     for (int r = 0; r < ATOM_PANEL; r++) {
-        if (rows[r].part && floats)
+        if (rows[r].part && read_back)
+            read_back_row(pk, &rows[r], r, read_back, to);
+        else if (rows[r].part && floats)
             pack_float_row(pk, &rows[r], r, to);
         else if (rows[r].part)
             pack_scales(p->lay, &rows[r], p->scales + scales + r);
@@ -222,34 +232,42 @@ enum atom_status atom_cpu_linear_create(const struct atom_site *site, const stru
     struct atom_linear *lin = calloc(1, sizeof *lin);
     if (!lin)
         return atom_fail_nomem(err, sizeof *lin);
-    st = atom_layout_init(&lin->lay, lay->k, lay->group, lay->outliers, err);
+    struct packer pk = {lin, site, parts, n_parts, NULL};
+    struct atom_packed *p = &lin->p;
+    bool simulated = !atom_kind_is_float(parts[0].kind) && atom_site_is_simulated(site);
+    p->kind = simulated ? ATOM_W_F32 : parts[0].kind;
+    bool floats = atom_kind_is_float(p->kind);
+    /* Groups mean nothing to floats, whose sums are one chain: runs as long as can be are the fastest. */
+    st = atom_layout_init(&lin->lay, lay->k, floats ? 0 : lay->group, floats ? 0 : lay->outliers, err);
     if (st)
         goto fail;
-    struct atom_packed *p = &lin->p;
-    p->kind = parts[0].kind;
-    p->lay = &lin->lay;
+    lay = &lin->lay;
+    p->lay = lay;
     for (int i = 0; i < n_parts; i++) {
-        assert(parts[i].kind == p->kind);
+        assert(parts[i].kind == parts[0].kind);
         p->n += parts[i].n;
     }
     p->n_panels = (p->n + ATOM_PANEL - 1) / ATOM_PANEL;
     p->panel_bytes = panel_bytes(lay, p->kind);
     size_t n_bytes = p->panel_bytes * (size_t)p->n_panels;
-    size_t scale_bytes = atom_kind_is_float(p->kind) ? 0 : (size_t)p->n_panels * ATOM_PANEL * (size_t)lay->n_scales * 2;
+    size_t scale_bytes = floats ? 0 : (size_t)p->n_panels * ATOM_PANEL * (size_t)lay->n_scales * 2;
     p->data = atom_alloc64_huge(n_bytes);
     p->scales = scale_bytes ? atom_alloc64_huge(scale_bytes) : NULL;
-    if (!p->data || (scale_bytes && !p->scales)) {
-        st = atom_fail_nomem(err, n_bytes + scale_bytes);
+    size_t row_bytes = simulated ? (size_t)atom_pool_size() * (size_t)lay->k * sizeof *pk.read_back : 0;
+    pk.read_back = row_bytes ? malloc(row_bytes) : NULL;
+    if (!p->data || (scale_bytes && !p->scales) || (row_bytes && !pk.read_back)) {
+        st = atom_fail_nomem(err, n_bytes + scale_bytes + row_bytes);
         goto fail;
     }
     st = gather_bias(p, parts, n_parts, err);
     if (st)
         goto fail;
-    struct packer pk = {lin, site, parts, n_parts};
     atom_parallel(p->n_panels, pack_panel, &pk);
+    free(pk.read_back);
     *out = lin;
     return ATOM_OK;
 fail:
+    free(pk.read_back);
     atom_cpu_linear_free(lin);
     return st;
 }

@@ -82,6 +82,7 @@ static enum atom_status make_site(const struct loader *ld, enum atom_site_id id,
         return st;
     site->bits = scheme->abits;
     site->clip = scheme->act_clip;
+    site->form = (struct atom_number_form){scheme->format, scheme->outlier_bits};
     site->gathers = id != ATOM_DOWN_IN;
     return scheme->wbits == 16 && scheme->abits == 16 ? ATOM_OK : read_order(ld, id, site, err);
 }
@@ -148,6 +149,18 @@ enum atom_status atom_tensor_finite(const struct atom_tensor *t, struct atom_err
                      t->name, (double)x, i);
 }
 
+/* Codes of 8-bit numbers: an error names the first that, under `mask`, is `limit` or more. */
+static enum atom_status check_codes(const struct atom_tensor *t, unsigned limit, unsigned mask, struct atom_error *err)
+{
+    const uint8_t *codes = t->data;
+    for (size_t i = 0; i < t->n_bytes; i++)
+        if ((codes[i] & mask) >= limit)
+            return atom_fail(err, ATOM_ERR_NUMERIC,
+                             "%s: tensor '%s' holds code %#x at element %zu: no number it may be", t->file, t->name,
+                             codes[i], i);
+    return ATOM_OK;
+}
+
 static enum atom_status make_norm(const struct loader *ld, int which, struct atom_error *err)
 {
     const char *what = which ? "post_attention_layernorm" : "input_layernorm";
@@ -199,6 +212,57 @@ static enum atom_status read_bias(const struct loader *ld, int proj, const int32
     return st;
 }
 
+/* F16 scales, or bytes of which none may be negative or no number. */
+static enum atom_status scales_of_part(const struct loader *ld, const char *what, int64_t sets, int64_t groups,
+                                       struct atom_linear_part *part, struct atom_error *err)
+{
+    enum atom_format format = ld->src->scheme.format;
+    bool bytes = format == ATOM_FORMAT_NVFP4 || format == ATOM_FORMAT_MXFP4;
+    const struct atom_tensor *t;
+    enum atom_status st = need(ld, what, ".scales", 1u << (bytes ? ATOM_U8 : ATOM_F16), sets, groups, &t, err);
+    if (st)
+        return st;
+    part->scales = t->data;
+    if (!bytes)
+        return atom_tensor_finite(t, err);
+    st = check_codes(t, format == ATOM_FORMAT_NVFP4 ? 0x7f : 0xff, 0xff, err);
+    if (st || format != ATOM_FORMAT_NVFP4)
+        return st;
+    st = need(ld, what, ".tensor_scale", 1u << ATOM_F32, 1, -1, &t, err);
+    st = st ? st : atom_tensor_finite(t, err);
+    if (st)
+        return st;
+    atom_tensor_floats(t, 0, 1, &part->tensor_scale);
+    if (part->tensor_scale > 0)
+        return ATOM_OK;
+    return atom_fail(err, ATOM_ERR_NUMERIC, "%s: tensor '%s' is %g; it must be above 0", t->file, t->name,
+                     (double)part->tensor_scale);
+}
+
+static enum atom_status outliers_of_part(const struct loader *ld, const char *what, int outliers,
+                                         struct atom_linear_part *part, struct atom_error *err)
+{
+    const struct atom_scheme *s = &ld->src->scheme;
+    bool codes = s->format != ATOM_FORMAT_INT;
+    const struct atom_tensor *t;
+    enum atom_status st;
+    if (s->outlier_bits == 16) {
+        st = need(ld, what, ".outlier_weight", 1u << ATOM_F16, part->n, outliers, &t, err);
+        st = st ? st : atom_tensor_finite(t, err);
+        part->outlier_weight = st ? NULL : t->data;
+        return st;
+    }
+    st = need(ld, what, ".outlier_qweight", 1u << (codes ? ATOM_U8 : ATOM_I8), part->n, outliers, &t, err);
+    st = st || !codes ? st : check_codes(t, 0x7f, 0x7f, err);
+    if (st)
+        return st;
+    part->outlier_qweight = t->data;
+    st = need(ld, what, ".outlier_scales", 1u << ATOM_F16, part->n, -1, &t, err);
+    st = st ? st : atom_tensor_finite(t, err);
+    part->outlier_scales = st ? NULL : t->data;
+    return st;
+}
+
 static enum atom_status quantized_part(const struct loader *ld, int proj, struct atom_linear_part *part,
                                        struct atom_error *err)
 {
@@ -215,21 +279,8 @@ static enum atom_status quantized_part(const struct loader *ld, int proj, struct
     part->kind = bytes ? ATOM_W_BYTE : ATOM_W_NIBBLE;
     part->qweight = t->data;
     part->rows_per_scale = s->rows_per_scale;
-    st = need(ld, what, ".scales", 1u << ATOM_F16, (n + c - 1) / c, lay->n_groups, &t, err);
-    st = st ? st : atom_tensor_finite(t, err);
-    if (st)
-        return st;
-    part->scales = t->data;
-    if (!lay->outliers)
-        return ATOM_OK;
-    st = need(ld, what, ".outlier_qweight", 1u << ATOM_I8, n, lay->outliers, &t, err);
-    if (st)
-        return st;
-    part->outlier_qweight = t->data;
-    st = need(ld, what, ".outlier_scales", 1u << ATOM_F16, n, -1, &t, err);
-    st = st ? st : atom_tensor_finite(t, err);
-    part->outlier_scales = st ? NULL : t->data;
-    return st;
+    st = scales_of_part(ld, what, (n + c - 1) / c, lay->n_groups, part, err);
+    return st || !lay->outliers ? st : outliers_of_part(ld, what, lay->outliers, part, err);
 }
 
 static enum atom_status make_part(const struct loader *ld, int proj, struct atom_linear_part *part, float **bias,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/scheme.h"
 
+#include "kernels/float_formats.h"
 #include "kernels/hadamard.h"
 #include "model/config.h"
 #include "model/fields.h"
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VERSION = 1, OUTLIER_BITS = 8, MAX_CHANNELS = 1 << 20 };
+enum { VERSION = 1, MAX_CHANNELS = 1 << 20 };
 
 const struct atom_scheme atom_scheme_float = {.wbits = 16,
                                               .abits = 16,
@@ -120,9 +121,33 @@ static enum atom_status check_rotation(const struct atom_scheme *s, int head_dim
     return ATOM_OK;
 }
 
+/* What a format other than integers fixes. */
+static enum atom_status check_format(const struct atom_scheme *s, struct atom_error *err)
+{
+    static const int bits[] = {16, 4, 0};
+    const char *name = atom_format_name(s->format);
+    if (!name)
+        return atom_fail(err, ATOM_ERR_INVALID, "there is no format %d", (int)s->format);
+    if (s->format == ATOM_FORMAT_INT)
+        return ATOM_OK;
+    char what[32];
+    int group = atom_format_group(s->format);
+    snprintf(what, sizeof what, "%s: wbits", name);
+    enum atom_status status = check_bits(what, s->wbits, bits, err);
+    snprintf(what, sizeof what, "%s: abits", name);
+    if (!status)
+        status = check_bits(what, s->abits, bits, err);
+    if (!status && group && s->group != group)
+        status = atom_fail(err, ATOM_ERR_INVALID, "%s: a group is %d channels, not %d", name, group, s->group);
+    if (!status && group && s->rows_per_scale != 1)
+        status = atom_fail(err, ATOM_ERR_INVALID, "%s: a scale is one row's, not %d rows'", name, s->rows_per_scale);
+    return status;
+}
+
 enum atom_status atom_scheme_check(const struct atom_scheme *s, int head_dim, struct atom_error *err)
 {
-    static const int weight[] = {16, 8, 4, 3, 2, 0}, other[] = {16, 8, 4, 3, 0}, head[] = {16, 8, 0};
+    static const int weight[] = {16, 8, 4, 3, 2, 0}, other[] = {16, 8, 4, 3, 0}, head[] = {16, 8, 0},
+                     outlier[] = {16, 8, 0};
     enum atom_status status = check_bits("wbits", s->wbits, weight, err);
     if (!status)
         status = check_bits("abits", s->abits, other, err);
@@ -134,8 +159,12 @@ enum atom_status atom_scheme_check(const struct atom_scheme *s, int head_dim, st
         status = check_count("group", s->group, 0, err);
     if (!status)
         status = check_count("outliers", s->outliers, 0, err);
+    if (!status && s->outlier_bits)
+        status = check_bits("outlier_bits", s->outlier_bits, outlier, err);
     if (!status)
         status = check_count("rows_per_scale", s->rows_per_scale, 1, err);
+    if (!status)
+        status = check_format(s, err);
     if (!status)
         status = check_clip("act_clip", s->act_clip, err);
     if (!status)
@@ -153,7 +182,7 @@ enum atom_status atom_scheme_check(const struct atom_scheme *s, int head_dim, st
 
 struct parsed {
     struct atom_scheme scheme;
-    int version, outlier_bits;
+    int version;
 };
 
 static enum atom_status read_kv_rope(const struct atom_place *place, const struct atom_field *field,
@@ -167,6 +196,18 @@ static enum atom_status read_kv_rope(const struct atom_place *place, const struc
                          field->name, atom_json_spell(value, text));
     p->scheme.kv_rope = strcmp(name, "pre") ? ATOM_KV_POST : ATOM_KV_PRE;
     return ATOM_OK;
+}
+
+static enum atom_status read_format(const struct atom_place *place, const struct atom_field *field, const json_t *value,
+                                    void *out)
+{
+    char text[64];
+    struct parsed *p = out;
+    const char *name = json_string_value(value);
+    if (name && atom_format_of(name, &p->scheme.format))
+        return ATOM_OK;
+    return atom_fail(place->err, ATOM_ERR_UNSUPPORTED, "%s: field '%s' is %s; int, fp4, nvfp4 and mxfp4 are known",
+                     place->object, field->name, atom_json_spell(value, text));
 }
 
 static enum atom_status read_rotate(const struct atom_place *place, const struct atom_field *field, const json_t *value,
@@ -191,12 +232,13 @@ static enum atom_status read_rotate(const struct atom_place *place, const struct
 static const struct atom_field fields[] = {
     {"quant_method", atom_field_ignore, 0, 0, 0, true},
     {"version", atom_field_int, offsetof(struct parsed, version), VERSION, VERSION, true},
+    {"format", read_format, 0, 0, 0, false},
     {"wbits", atom_field_int, IN_SCHEME(wbits), 2, 16, true},
     {"abits", atom_field_int, IN_SCHEME(abits), 2, 16, true},
     {"kvbits", atom_field_int, IN_SCHEME(kvbits), 2, 16, true},
     {"group", atom_field_int, IN_SCHEME(group), ANY_COUNT, true},
     {"outliers", atom_field_int, IN_SCHEME(outliers), ANY_COUNT, true},
-    {"outlier_bits", atom_field_int, offsetof(struct parsed, outlier_bits), OUTLIER_BITS, OUTLIER_BITS, true},
+    {"outlier_bits", atom_field_int, IN_SCHEME(outlier_bits), 8, 16, true},
     {"rows_per_scale", atom_field_int, IN_SCHEME(rows_per_scale), ANY_COUNT, true},
     {"act_clip", atom_field_float, IN_SCHEME(act_clip), 0, 1, true},
     {"weight_clip", atom_field_float, IN_SCHEME(weight_clip), 0, 1, true},
@@ -263,11 +305,12 @@ json_t *atom_scheme_json(const struct atom_scheme *s)
         json_decref(rotate);
         return NULL;
     }
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b, s:f, s:f}",
-                     "quant_method", "atom", "version", VERSION, "wbits", s->wbits, "abits", s->abits, "kvbits",
-                     s->kvbits, "group", s->group, "outliers", s->outliers, "outlier_bits", OUTLIER_BITS,
-                     "rows_per_scale", s->rows_per_scale, "act_clip", widen(s->act_clip), "weight_clip",
-                     widen(s->weight_clip), "kv_clip", widen(s->kv_clip), "clip_search", s->clip_search, "kv_rope",
-                     s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate, "lm_head_bits", s->lm_head_bits,
-                     "gptq", s->gptq, "smooth", widen(s->smooth), "asymmetric", widen(s->asymmetric));
+    return json_pack(
+        "{s:s, s:i, s:s*, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:b, s:s, s:o, s:i, s:b, s:f, s:f}",
+        "quant_method", "atom", "version", VERSION, "format", s->format ? atom_format_name(s->format) : NULL, "wbits",
+        s->wbits, "abits", s->abits, "kvbits", s->kvbits, "group", s->group, "outliers", s->outliers, "outlier_bits",
+        s->outlier_bits == 16 ? 16 : 8, "rows_per_scale", s->rows_per_scale, "act_clip", widen(s->act_clip),
+        "weight_clip", widen(s->weight_clip), "kv_clip", widen(s->kv_clip), "clip_search", s->clip_search, "kv_rope",
+        s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotate, "lm_head_bits", s->lm_head_bits, "gptq", s->gptq,
+        "smooth", widen(s->smooth), "asymmetric", widen(s->asymmetric));
 }

@@ -41,13 +41,16 @@ static enum atom_tensor_kind kind_of_part(const struct atom_config *cfg, int pro
 {
     static const char *const quantized[] = {"qweight", "scales", NULL};
     static const char *const outliers[] = {"outlier_qweight", "outlier_scales", NULL};
+    static const char *const float_outliers[] = {"outlier_weight", NULL};
     static const char *const floats[] = {"weight", NULL};
     const bool integers = cfg->quantized && cfg->scheme.wbits < 16;
     const bool bias = atom_projs[proj].linear <= ATOM_LIN_O ? cfg->attention_bias : cfg->mlp_bias;
     if (strcmp(part, "bias") == 0)
         return bias ? ATOM_TENSOR_BIAS : ATOM_TENSOR_UNKNOWN;
     if (is_one_of(part, integers ? quantized : floats) ||
-        (integers && cfg->scheme.outliers > 0 && is_one_of(part, outliers)))
+        (integers && cfg->scheme.outliers > 0 &&
+         is_one_of(part, cfg->scheme.outlier_bits == 16 ? float_outliers : outliers)) ||
+        (integers && cfg->scheme.format == ATOM_FORMAT_NVFP4 && strcmp(part, "tensor_scale") == 0))
         return ATOM_TENSOR_LINEAR;
     return ATOM_TENSOR_UNKNOWN;
 }

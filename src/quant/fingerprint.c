@@ -98,9 +98,9 @@ void atom_fingerprint_options(const struct atom_scheme *scheme, int samples, int
     snprintf(
         text, 512,
         "w%d a%d kv%d group %d outliers %d rows %d clip %.9g %.9g %.9g search %d rope %d rotate %u head %d gptq %d "
-        "smooth %.9g asymmetric %.9g samples %d window %d",
+        "smooth %.9g asymmetric %.9g format %d outlier bits %d samples %d window %d",
         scheme->wbits, scheme->abits, scheme->kvbits, scheme->group, scheme->outliers, scheme->rows_per_scale,
         (double)scheme->act_clip, (double)scheme->weight_clip, (double)scheme->kv_clip, scheme->clip_search,
         (int)scheme->kv_rope, scheme->rotate, scheme->lm_head_bits, scheme->gptq, (double)scheme->smooth,
-        (double)scheme->asymmetric, samples, window);
+        (double)scheme->asymmetric, (int)scheme->format, scheme->outlier_bits == 16 ? 16 : 8, samples, window);
 }

@@ -29,16 +29,15 @@ static int block_end(const struct atom_qlinear *q, int j, int block)
     return end < main ? end : main;
 }
 
-/* Rounds column j of the tile to its integers, leaving its error over U[j,j] in e. */
+/* Rounds column j of the tile to its integers (or numbers of E2M1), leaving its error over U[j,j] in e. */
 static void round_column(struct atom_tile *t, int j, float diagonal, float *restrict e)
 {
-    const float lo = (float)-(1 << (t->q->bits - 1)), hi = -lo - 1.0f;
-    const float *restrict s = t->s;
+    const float *restrict s = t->s, *restrict q = t->rounded;
     float *restrict w = t->w + (size_t)j * (size_t)t->ld;
+    atom_tile_round(t, j, s, t->rounded);
     for (int r = 0; r < t->ld; r++) {
-        float q = atom_round_to(w[r], s[r], lo, hi);
-        e[r] = (w[r] - q * s[r]) / diagonal;
-        w[r] = q;
+        e[r] = (w[r] - q[r] * s[r]) / diagonal;
+        w[r] = q[r];
     }
 }
 
@@ -99,6 +98,7 @@ enum atom_status atom_gptq_blocked(const char *name, const float *w, int n, int 
         st = atom_tiles_create(q, opt, &job.tiles, err);
     if (st)
         goto fail;
+    atom_qlinear_measure(q, w);
     const size_t n_bytes = (size_t)atom_pool_size() * (size_t)block * (size_t)job.tiles->ld * sizeof(float);
     job.errors = malloc(n_bytes);
     weight = atom_hessian_diagonal(hessian);

@@ -169,6 +169,7 @@ static enum atom_status swap_linear(struct job *j, enum atom_linear_id id, struc
     for (int p = 0; p < ATOM_N_PROJ; p++)
         if (atom_projs[p].linear == id) {
             site = (int)atom_projs[p].site;
+            const float *tensor_scale = packed_data(j, p, "tensor_scale");
             parts[n++] = (struct atom_linear_part){.name = atom_projs[p].name,
                                                    .n = atom_proj_rows(j->set->cfg, p),
                                                    .kind = s->wbits == 8 ? ATOM_W_BYTE : ATOM_W_NIBBLE,
@@ -176,7 +177,9 @@ static enum atom_status swap_linear(struct job *j, enum atom_linear_id id, struc
                                                    .scales = packed_data(j, p, "scales"),
                                                    .rows_per_scale = s->rows_per_scale,
                                                    .outlier_qweight = packed_data(j, p, "outlier_qweight"),
-                                                   .outlier_scales = packed_data(j, p, "outlier_scales")};
+                                                   .outlier_scales = packed_data(j, p, "outlier_scales"),
+                                                   .outlier_weight = packed_data(j, p, "outlier_weight"),
+                                                   .tensor_scale = tensor_scale ? *tensor_scale : 1.0f};
         }
     enum atom_status st = j->set->backend->linear_create(&layer->sites[site], parts, n, &lin, err);
     if (st)

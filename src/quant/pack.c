@@ -77,21 +77,53 @@ static enum atom_status add(struct atom_pack *p, const char *linear, const char 
     return append(p, &t, err);
 }
 
-static void pack_nibbles(const int8_t *q, int n, int columns, uint8_t *out)
+static unsigned nibble_of(enum atom_format format, int q)
 {
-    for (int r = 0; r < n; r++, q += columns) {
+    return format == ATOM_FORMAT_INT ? (unsigned)(q + 8) : atom_e2m1_of_halves(q);
+}
+
+static void pack_nibbles(const struct atom_qlinear *l, uint8_t *out)
+{
+    const int columns = l->k - l->outliers;
+    const int8_t *q = l->q;
+    for (int r = 0; r < l->n; r++, q += columns)
         for (int j = 0; j < columns; j += 2) {
-            int high = j + 1 < columns ? q[j + 1] + 8 : 8;
-            *out++ = (uint8_t)((q[j] + 8) | high << 4);
+            unsigned high = nibble_of(l->form.format, j + 1 < columns ? q[j + 1] : 0);
+            *out++ = (uint8_t)(nibble_of(l->form.format, q[j]) | high << 4);
         }
-    }
+}
+
+static enum atom_status pack_scales(struct atom_pack *p, const char *linear, const struct atom_qlinear *q,
+                                    struct atom_error *err)
+{
+    const int64_t dims[2] = {(q->n - 1) / q->rows_per_scale + 1, q->groups};
+    void *bytes = NULL;
+    if (q->form.format != ATOM_FORMAT_NVFP4 && q->form.format != ATOM_FORMAT_MXFP4)
+        return add(p, linear, "scales", ATOM_F16, dims, q->scales, NULL, err);
+    enum atom_status st = add(p, linear, "scales", ATOM_U8, dims, NULL, &bytes, err);
+    for (int64_t i = 0; !st && i < dims[0] * dims[1]; i++)
+        ((uint8_t *)bytes)[i] = (uint8_t)q->scales[i];
+    if (!st && q->form.format == ATOM_FORMAT_NVFP4)
+        st = add(p, linear, "tensor_scale", ATOM_F32, (int64_t[2]){1, -1}, &q->tensor_scale, NULL, err);
+    return st;
+}
+
+static enum atom_status pack_outliers(struct atom_pack *p, const char *linear, const struct atom_qlinear *q,
+                                      struct atom_error *err)
+{
+    const int64_t dims[2] = {q->n, q->outliers};
+    if (q->outlier_halves)
+        return add(p, linear, "outlier_weight", ATOM_F16, dims, q->outlier_halves, NULL, err);
+    enum atom_dtype dtype = q->form.format == ATOM_FORMAT_INT ? ATOM_I8 : ATOM_U8;
+    enum atom_status st = add(p, linear, "outlier_qweight", dtype, dims, q->outlier_q, NULL, err);
+    return st ? st : add(p, linear, "outlier_scales", ATOM_F16, (int64_t[2]){q->n, -1}, q->outlier_scales, NULL, err);
 }
 
 enum atom_status atom_pack_linear(struct atom_pack *p, const char *linear, const struct atom_qlinear *q,
                                   struct atom_error *err)
 {
     const int main = q->k - q->outliers;
-    const int64_t n = q->n, sets = (q->n - 1) / q->rows_per_scale + 1;
+    const int64_t n = q->n;
     enum atom_status st;
     if (q->bits == 8) {
         st = add(p, linear, "qweight", ATOM_I8, (int64_t[2]){n, main}, q->q, NULL, err);
@@ -99,15 +131,10 @@ enum atom_status atom_pack_linear(struct atom_pack *p, const char *linear, const
         void *bytes = NULL;
         st = add(p, linear, "qweight", ATOM_U8, (int64_t[2]){n, (main + 1) / 2}, NULL, &bytes, err);
         if (!st)
-            pack_nibbles(q->q, q->n, main, bytes);
+            pack_nibbles(q, bytes);
     }
-    if (!st)
-        st = add(p, linear, "scales", ATOM_F16, (int64_t[2]){sets, q->groups}, q->scales, NULL, err);
-    if (!st && q->outliers)
-        st = add(p, linear, "outlier_qweight", ATOM_I8, (int64_t[2]){n, q->outliers}, q->outlier_q, NULL, err);
-    if (!st && q->outliers)
-        st = add(p, linear, "outlier_scales", ATOM_F16, (int64_t[2]){n, -1}, q->outlier_scales, NULL, err);
-    return st;
+    st = st ? st : pack_scales(p, linear, q, err);
+    return st || !q->outliers ? st : pack_outliers(p, linear, q, err);
 }
 
 enum atom_status atom_pack_head(struct atom_pack *p, const char *linear, const struct atom_qlinear *q,

@@ -5,7 +5,10 @@
  *                        I8  [n, k - o]               8 bits
  *     P.scales           F16 [ceil(n / C), groups]
  *     P.outlier_qweight  I8  [n, o]                   these two only when o > 0
- *     P.outlier_scales   F16 [n] */
+ *     P.outlier_scales   F16 [n]
+ *
+ * Beside float formats nibbles are E2M1 codes and outliers U8 E4M3 codes; scales of NVFP4 and MXFP4 are U8 codes, and
+ * NVFP4 has P.tensor_scale F32 [1]. Outliers of 16 bits are P.outlier_weight F16 [n, o], instead of the last two. */
 #ifndef ATOM_QUANT_PACK_H
 #define ATOM_QUANT_PACK_H
 

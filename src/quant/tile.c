@@ -21,7 +21,7 @@ enum atom_status atom_tiles_create(struct atom_qlinear *q, const struct atom_wei
                                    struct atom_tile **out, struct atom_error *err)
 {
     const int workers = atom_pool_size(), ld = (tile_rows(q) + LANES - 1) / LANES * LANES;
-    const size_t columns = (size_t)q->k + 5;
+    const size_t columns = (size_t)q->k + 6;
     const size_t floats = columns * (size_t)ld;
     const size_t tile_bytes = floats * sizeof(float);
     struct atom_tile *tiles = malloc((size_t)workers * (sizeof *tiles + tile_bytes));
@@ -38,7 +38,8 @@ enum atom_status atom_tiles_create(struct atom_qlinear *q, const struct atom_wei
                                       .max = after + ld,
                                       .trial = after + 2 * ld,
                                       .cost = after + 3 * ld,
-                                      .best = after + 4 * ld};
+                                      .best = after + 4 * ld,
+                                      .rounded = after + 5 * ld};
     }
     *out = tiles;
     return ATOM_OK;
@@ -72,17 +73,30 @@ static uint16_t half_scale(float s)
     return h < 0x7bff ? h : 0x7bff;
 }
 
+void atom_tile_round(const struct atom_tile *t, int j, const float *s, float *restrict q)
+{
+    const float lo = (float)-(1 << (t->opt->bits - 1)), hi = -lo - 1.0f;
+    const float *restrict w = t->w + (size_t)j * (size_t)t->ld;
+    if (t->opt->form.format == ATOM_FORMAT_INT)
+        for (int r = 0; r < t->ld; r++)
+            q[r] = atom_round_to(w[r], s[r], lo, hi);
+    else
+        for (int r = 0; r < t->ld; r++)
+            q[r] = atom_e2m1_over(w[r], s[r]);
+}
+
 /* cost[r] = sum of weight[j] (w - wq)^2 over the columns [j0, j1), with scales s[r]. */
 static void find_cost(struct atom_tile *t, int j0, int j1, const float *restrict s, float *restrict cost)
 {
-    const float lo = (float)-(1 << (t->opt->bits - 1)), hi = -lo - 1.0f;
     const int ld = t->ld;
+    float *restrict q = t->rounded;
     memset(cost, 0, (size_t)ld * sizeof *cost);
     for (int j = j0; j < j1; j++) {
         const float *restrict w = t->w + (size_t)j * (size_t)ld;
         const float weight = t->weight ? t->weight[j] : 1.0f;
+        atom_tile_round(t, j, s, q);
         for (int r = 0; r < ld; r++) {
-            float e = w[r] - atom_round_to(w[r], s[r], lo, hi) * s[r];
+            float e = w[r] - q[r] * s[r];
             cost[r] += weight * e * e;
         }
     }
@@ -101,16 +115,31 @@ static void column_maxima(const struct atom_tile *t, int j0, int j1, float *rest
     }
 }
 
+static uint16_t scale_code(const struct atom_tile *t, float ratio, float max)
+{
+    const int bits = t->opt->bits;
+    if (t->opt->form.format != ATOM_FORMAT_INT)
+        return atom_scale_code(t->opt->form.format, ratio * max, t->q->tensor_scale);
+    return half_scale(t->gptq ? 2.0f * ratio * max / (float)((1 << bits) - 1)
+                              : ratio * max / (float)((1 << (bits - 1)) - 1));
+}
+
+/* The code that a scale was made from: as if it were of a group whose largest number it scales to 6. */
+static uint16_t code_of(const struct atom_tile *t, float s)
+{
+    if (t->opt->form.format == ATOM_FORMAT_INT)
+        return atom_float_f16(s);
+    return atom_scale_code(t->opt->form.format, ATOM_E2M1_MAX * s, t->q->tensor_scale);
+}
+
 /* s[r] for all rows, from the maxima over C rows in t->max. */
 static void scales_for(const struct atom_tile *t, float ratio, float *s)
 {
-    const int bits = t->opt->bits, set = t->q->rows_per_scale;
+    const int set = t->q->rows_per_scale;
     for (int r = 0; r < t->ld; r++)
         s[r] = 1.0f;
     for (int r = 0; r < t->rows; r += set) {
-        float x = t->gptq ? 2.0f * ratio * t->max[r] / (float)((1 << bits) - 1)
-                          : ratio * t->max[r] / (float)((1 << (bits - 1)) - 1);
-        float rounded = atom_f16_float(half_scale(x));
+        float rounded = atom_weight_scale(t->q, scale_code(t, ratio, t->max[r]));
         for (int i = r; i < r + set && i < t->rows; i++)
             s[i] = rounded;
     }
@@ -158,39 +187,48 @@ void atom_tile_scale(struct atom_tile *t, int g)
     else
         scales_for(t, t->opt->clip, t->s);
     for (int r = 0; r < t->rows; r += set)
-        q->scales[(size_t)((t->first + r) / set) * (size_t)q->groups + (size_t)g] = atom_float_f16(t->s[r]);
+        q->scales[(size_t)((t->first + r) / set) * (size_t)q->groups + (size_t)g] = code_of(t, t->s[r]);
 }
 
-static void round_outliers(struct atom_tile *t)
+static float at(const struct atom_tile *t, int j, int r) { return t->w[(size_t)j * (size_t)t->ld + (size_t)r]; }
+
+/* Outliers of row r in 8 bits. */
+static void store_eighths(const struct atom_tile *t, int r)
 {
     const struct atom_qlinear *q = t->q;
     const int first = q->k - q->outliers;
-    column_maxima(t, first, q->k, t->max);
-    for (int r = 0; r < t->rows; r++) {
-        uint16_t h = half_scale(t->max[r] / 127.0f);
-        float s = atom_f16_float(h);
-        q->outlier_scales[t->first + r] = h;
-        for (int j = first; j < q->k; j++) {
-            float *x = &t->w[(size_t)j * (size_t)t->ld + (size_t)r];
-            *x = atom_round_to(*x, s, -128.0f, 127.0f);
-        }
-    }
+    const bool integers = q->form.format == ATOM_FORMAT_INT;
+    const uint16_t h = half_scale(t->max[r] / (integers ? 127.0f : ATOM_E4M3_MAX));
+    const float s = atom_f16_float(h);
+    int8_t *to = q->outlier_q + (size_t)(t->first + r) * (size_t)q->outliers;
+    q->outlier_scales[t->first + r] = h;
+    for (int j = first; j < q->k; j++)
+        to[j - first] = integers ? (int8_t)atom_round_to(at(t, j, r), s, -128.0f, 127.0f)
+                                 : (int8_t)atom_float_e4m3(at(t, j, r) / s);
+}
+
+static void store_halves(const struct atom_tile *t, int r)
+{
+    const struct atom_qlinear *q = t->q;
+    const int first = q->k - q->outliers;
+    uint16_t *to = q->outlier_halves + (size_t)(t->first + r) * (size_t)q->outliers;
+    for (int j = first; j < q->k; j++)
+        to[j - first] = atom_float_f16(fmaxf(-65504.0f, fminf(at(t, j, r), 65504.0f)));
 }
 
 void atom_tile_store(struct atom_tile *t)
 {
     const struct atom_qlinear *q = t->q;
     const int main = q->k - q->outliers;
-    if (q->outliers)
-        round_outliers(t);
+    const float units = 1.0f / atom_weight_unit(q->form.format);
+    column_maxima(t, main, q->k, t->max);
     for (int r = 0; r < t->rows; r++) {
         int8_t *to = q->q + (size_t)(t->first + r) * (size_t)main;
         for (int j = 0; j < main; j++)
-            to[j] = (int8_t)t->w[(size_t)j * (size_t)t->ld + (size_t)r];
-        if (!q->outliers)
-            continue;
-        to = q->outlier_q + (size_t)(t->first + r) * (size_t)q->outliers;
-        for (int j = main; j < q->k; j++)
-            to[j - main] = (int8_t)t->w[(size_t)j * (size_t)t->ld + (size_t)r];
+            to[j] = (int8_t)(at(t, j, r) * units);
+        if (q->outlier_halves)
+            store_halves(t, r);
+        else if (q->outliers)
+            store_eighths(t, r);
     }
 }

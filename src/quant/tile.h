@@ -20,9 +20,10 @@ struct atom_tile {
     bool gptq;           /* s = 2 c max / (2^b - 1) instead of c max / Q */
     const float *weight; /* [k]: what the clip search weighs squared errors with; NULL: 1 */
     int first, rows, ld;
-    float *w;                         /* [k, ld]; rounded columns hold their integers */
+    float *w;                         /* [k, ld]; rounded columns hold their integers, or numbers of E2M1 */
     float *s;                         /* [ld]: the scales of the current group */
     float *max, *trial, *cost, *best; /* [ld] each, of the current group */
+    float *rounded;                   /* [ld] */
 };
 
 /* How many tiles q makes. */
@@ -37,6 +38,8 @@ void atom_tiles_free(struct atom_tile *tiles);
 void atom_tile_load(struct atom_tile *t, const float *w, int i);
 /* Finds the scales of group g from the tile's columns as they are now: into t->s and q->scales. */
 void atom_tile_scale(struct atom_tile *t, int g);
+/* q[r] = column j over the scales s[r], rounded to what the format has. */
+void atom_tile_round(const struct atom_tile *t, int j, const float *s, float *restrict q);
 /* Rounds the outlier columns, then writes all integers into q. */
 void atom_tile_store(struct atom_tile *t);
 

@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 void atom_weight_options_of(const struct atom_scheme *scheme, int k, struct atom_weight_options *out)
 {
@@ -19,6 +20,7 @@ void atom_weight_options_of(const struct atom_scheme *scheme, int k, struct atom
         .rows_per_scale = scheme->rows_per_scale,
         .clip = scheme->weight_clip,
         .search = scheme->clip_search,
+        .form = {scheme->format, scheme->outlier_bits},
     };
 }
 
@@ -30,6 +32,9 @@ static enum atom_status check_options(const char *name, int n, int k, const stru
     if (opt->bits != 8 && (opt->bits < 2 || opt->bits > 4))
         return atom_fail(err, ATOM_ERR_INVALID, "tensor '%s': %d bits a weight; 8, 4, 3 and 2 are possible", name,
                          opt->bits);
+    if (opt->form.format != ATOM_FORMAT_INT && opt->bits != 4)
+        return atom_fail(err, ATOM_ERR_INVALID, "tensor '%s': %d bits a weight; %s has 4", name, opt->bits,
+                         atom_format_name(opt->form.format));
     if (opt->group < 0 || opt->outliers < 0 || opt->outliers > k || opt->rows_per_scale < 1)
         return atom_fail(err, ATOM_ERR_INVALID, "tensor '%s': groups of %d, %d outliers of %d, %d rows a scale", name,
                          opt->group, opt->outliers, k, opt->rows_per_scale);
@@ -55,19 +60,21 @@ enum atom_status atom_qlinear_create(const char *name, int n, int k, const struc
                                .outliers = opt->outliers,
                                .group = group,
                                .bits = opt->bits,
+                               .form = opt->form,
+                               .tensor_scale = 1.0f,
                                .groups = (main + group - 1) / group,
                                .rows_per_scale = rows_per_scale};
     const size_t n_values = (size_t)n * (size_t)main, n_outliers = (size_t)n * (size_t)q->outliers;
     const size_t n_scales = (size_t)((n - 1) / rows_per_scale + 1) * (size_t)q->groups;
     q->q = malloc(n_values + 1);
     q->scales = malloc((n_scales + 1) * sizeof *q->scales);
-    if (q->outliers) {
-        q->outlier_q = malloc(n_outliers);
-        q->outlier_scales = malloc((size_t)n * sizeof *q->outlier_scales);
-    }
-    if (!q->q || !q->scales || (q->outliers && (!q->outlier_q || !q->outlier_scales))) {
+    bool halves = q->outliers && q->form.outlier_bits == 16, eighths = q->outliers && !halves;
+    q->outlier_q = eighths ? malloc(n_outliers) : NULL;
+    q->outlier_scales = eighths ? malloc((size_t)n * sizeof *q->outlier_scales) : NULL;
+    q->outlier_halves = halves ? malloc(n_outliers * sizeof *q->outlier_halves) : NULL;
+    if (!q->q || !q->scales || (eighths && (!q->outlier_q || !q->outlier_scales)) || (halves && !q->outlier_halves)) {
         atom_qlinear_free(q);
-        return atom_fail_nomem(err, n_values + n_outliers + n_scales * sizeof *q->scales);
+        return atom_fail_nomem(err, n_values + 2 * n_outliers + n_scales * sizeof *q->scales);
     }
     *out = q;
     return ATOM_OK;
@@ -81,7 +88,23 @@ void atom_qlinear_free(struct atom_qlinear *q)
     free(q->scales);
     free(q->outlier_q);
     free(q->outlier_scales);
+    free(q->outlier_halves);
     free(q);
+}
+
+static void outlier_floats(const struct atom_qlinear *q, int row, float *out)
+{
+    const size_t first = (size_t)row * (size_t)q->outliers;
+    const float s = q->outlier_q ? atom_f16_float(q->outlier_scales[row]) : 1.0f;
+    for (int j = 0; j < q->outliers; j++) {
+        const size_t i = first + (size_t)j;
+        if (q->outlier_halves)
+            out[j] = atom_f16_float(q->outlier_halves[i]);
+        else if (q->form.format == ATOM_FORMAT_INT)
+            out[j] = (float)q->outlier_q[i] * s;
+        else
+            out[j] = atom_e4m3_float((uint8_t)q->outlier_q[i]) * s;
+    }
 }
 
 void atom_qlinear_floats(const struct atom_qlinear *q, int first, int n, float *out)
@@ -91,16 +114,11 @@ void atom_qlinear_floats(const struct atom_qlinear *q, int first, int n, float *
         const int8_t *values = q->q + (size_t)r * (size_t)main;
         const uint16_t *scales = q->scales + (size_t)(r / q->rows_per_scale) * (size_t)q->groups;
         for (int g = 0, j = 0; g < q->groups; g++) {
-            const float s = atom_f16_float(scales[g]);
+            const float s = atom_weight_unit(q->form.format) * atom_weight_scale(q, scales[g]);
             for (int end = j + q->group < main ? j + q->group : main; j < end; j++)
                 out[j] = (float)values[j] * s;
         }
-        if (!q->outliers)
-            continue;
-        const int8_t *outliers = q->outlier_q + (size_t)r * (size_t)q->outliers;
-        const float s = atom_f16_float(q->outlier_scales[r]);
-        for (int j = 0; j < q->outliers; j++)
-            out[main + j] = (float)outliers[j] * s;
+        outlier_floats(q, r, out + main);
     }
 }
 
@@ -108,8 +126,10 @@ double atom_qlinear_bits(const struct atom_qlinear *q)
 {
     const double main = q->k - q->outliers, n = q->n, sets = (q->n - 1) / q->rows_per_scale + 1;
     const double values = q->bits == 8 ? main : (double)((q->k - q->outliers + 1) / 2);
-    const double outliers = q->outliers ? n * q->outliers + 2 * n : 0;
-    return 8 * (n * values + 2 * sets * q->groups + outliers) / (n * q->k);
+    const double outliers = q->outlier_halves ? 2 * n * q->outliers : q->outliers ? n * q->outliers + 2 * n : 0;
+    const bool bytes = q->form.format == ATOM_FORMAT_NVFP4 || q->form.format == ATOM_FORMAT_MXFP4;
+    const double scales = (bytes ? 1 : 2) * sets * q->groups + (q->form.format == ATOM_FORMAT_NVFP4 ? 4 : 0);
+    return 8 * (n * values + scales + outliers) / (n * q->k);
 }
 
 enum atom_status atom_weights_check(const char *name, const float *w, int n, int k, struct atom_error *err)
@@ -127,6 +147,17 @@ enum atom_status atom_weights_check(const char *name, const float *w, int n, int
     return ATOM_OK;
 }
 
+void atom_qlinear_measure(struct atom_qlinear *q, const float *w)
+{
+    float max = 0;
+    if (q->form.format != ATOM_FORMAT_NVFP4)
+        return;
+    for (int r = 0; r < q->n; r++)
+        for (int j = 0; j < q->k - q->outliers; j++)
+            max = fmaxf(max, fabsf(w[(size_t)r * (size_t)q->k + (size_t)j]));
+    q->tensor_scale = atom_tensor_scale(q->form.format, max);
+}
+
 struct rtn {
     struct atom_tile *tiles; /* one a worker */
     const float *w;
@@ -137,15 +168,13 @@ static void round_tile(void *ctx, int i, int worker)
     const struct rtn *job = ctx;
     struct atom_tile *t = &job->tiles[worker];
     const struct atom_qlinear *q = t->q;
-    const float lo = (float)-(1 << (q->bits - 1)), hi = -lo - 1.0f;
     atom_tile_load(t, job->w, i);
     for (int g = 0, j = 0; g < q->groups; g++) {
         atom_tile_scale(t, g);
-        for (int end = j + q->group < q->k - q->outliers ? j + q->group : q->k - q->outliers; j < end; j++)
-            for (int r = 0; r < t->ld; r++) {
-                float *x = &t->w[(size_t)j * (size_t)t->ld + (size_t)r];
-                *x = atom_round_to(*x, t->s[r], lo, hi);
-            }
+        for (int end = j + q->group < q->k - q->outliers ? j + q->group : q->k - q->outliers; j < end; j++) {
+            atom_tile_round(t, j, t->s, t->rounded);
+            memcpy(t->w + (size_t)j * (size_t)t->ld, t->rounded, (size_t)t->ld * sizeof *t->rounded);
+        }
     }
     atom_tile_store(t);
 }
@@ -166,6 +195,7 @@ enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int 
         st = atom_tiles_create(q, opt, &tiles, err);
     if (st)
         goto fail;
+    atom_qlinear_measure(q, w);
     for (int i = 0; i < atom_pool_size(); i++)
         tiles[i].weight = weight;
     atom_parallel(atom_tile_count(q), round_tile, &(struct rtn){tiles, w});

@@ -3,7 +3,7 @@
 #ifndef ATOM_QUANT_WEIGHTS_H
 #define ATOM_QUANT_WEIGHTS_H
 
-#include "base/error.h"
+#include "kernels/float_formats.h"
 
 struct atom_hessian;
 
@@ -15,6 +15,7 @@ struct atom_weight_options {
     float clip;         /* the ratio, or the upper end of the search */
     bool search;        /* clip is the upper end: each set of C rows takes the ratio that minimizes the group's sum_j
                            H[j,j] (w_j - wq_j)^2 (plain squares without a Hessian), as the weights then are */
+    struct atom_number_form form;
 };
 
 /* From a scheme with wbits < 16, for a linear with k inputs. */
@@ -27,16 +28,31 @@ struct atom_qlinear {
     int groups;         /* ceil((k - o) / group) */
     int rows_per_scale; /* C */
     int bits;
-    int8_t *q;                /* [n, k - o] */
-    uint16_t *scales;         /* F16 [ceil(n / C), groups] */
-    int8_t *outlier_q;        /* [n, o]; NULL when o is 0 */
-    uint16_t *outlier_scales; /* F16 [n]; NULL when o is 0 */
+    struct atom_number_form form;
+    float tensor_scale;       /* of NVFP4; else 1 */
+    int8_t *q;                /* [n, k - o]; numbers of E2M1 in halves */
+    uint16_t *scales;         /* F16, or the codes of atom_scale_code: [ceil(n / C), groups] */
+    int8_t *outlier_q;        /* [n, o], or E4M3 codes; NULL when o is 0, or outliers have 16 bits */
+    uint16_t *outlier_scales; /* F16 [n]; NULL as well */
+    uint16_t *outlier_halves; /* F16 [n, o]: outliers of 16 bits; else NULL */
 };
 
 /* Checks the options and makes room for an [n, k] linear; the values are not set. `name` is for messages. */
 enum atom_status atom_qlinear_create(const char *name, int n, int k, const struct atom_weight_options *opt,
                                      struct atom_qlinear **out, struct atom_error *err);
 void atom_qlinear_free(struct atom_qlinear *q);
+
+/* Finds the tensor scale, where the format has one, from w [n, k]. */
+void atom_qlinear_measure(struct atom_qlinear *q, const float *w);
+
+/* What one of q->q counts, and a group's scale, as floats. */
+static inline float atom_weight_unit(enum atom_format format) { return format == ATOM_FORMAT_INT ? 1.0f : 0.5f; }
+static inline float atom_weight_scale(const struct atom_qlinear *q, uint16_t code)
+{
+    if (q->form.format == ATOM_FORMAT_INT)
+        return atom_f16_float(code);
+    return atom_scale_float(q->form.format, code, q->tensor_scale);
+}
 
 /* Rows [first, first + n) read back to out [n, k], in stored order. */
 void atom_qlinear_floats(const struct atom_qlinear *q, int first, int n, float *out);
