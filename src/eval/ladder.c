@@ -8,6 +8,7 @@
 enum rung {
     FLOAT,
     RTN,
+    OUTLIERS_FP16,
     OUTLIERS_INT8,
     GROUPS,
     CLIPPING,
@@ -25,7 +26,8 @@ enum rung {
 static const struct atom_rung rungs[N_RUNGS] = {
     [FLOAT] = {"float", "float", NULL},
     [RTN] = {"rtn", "round to nearest", NULL},
-    [OUTLIERS_INT8] = {"outliers-int8", "+ outliers in INT8", NULL},
+    [OUTLIERS_FP16] = {"outliers-fp16", "+ outliers in FP16 (simulated)", NULL},
+    [OUTLIERS_INT8] = {"outliers-int8", "+ outliers in INT8 instead", NULL},
     [GROUPS] = {"groups", "+ groups, two rows a scale", NULL},
     [CLIPPING] = {"clipping", "+ clipping", NULL},
     [GPTQ] = {"gptq", "+ GPTQ", NULL},
@@ -50,8 +52,12 @@ static void climb(struct atom_scheme *s, enum rung to, int bits, int outliers)
     case RTN:
         s->wbits = s->abits = bits;
         break;
-    case OUTLIERS_INT8:
+    case OUTLIERS_FP16:
         s->outliers = outliers;
+        s->outlier_bits = 16;
+        break;
+    case OUTLIERS_INT8:
+        s->outlier_bits = 8;
         break;
     case GROUPS:
         s->group = 128;
