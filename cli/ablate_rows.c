@@ -41,7 +41,7 @@ static void put_scheme(const struct atom_scheme *s)
     }
     snprintf(text, sizeof text, s->group ? "%d" : "row", s->group);
     printf(" %4s", text);
-    snprintf(text, sizeof text, s->outliers ? "%d INT8" : "0", s->outliers);
+    snprintf(text, sizeof text, s->outliers ? "%d %s" : "0", s->outliers, s->outlier_bits == 16 ? "FP16" : "INT8");
     printf(" %9s %2d", text, s->rows_per_scale);
     snprintf(text, sizeof text, s->clip_search ? "%g / search" : "%g / %g", (double)s->act_clip,
              (double)s->weight_clip);
@@ -70,12 +70,12 @@ static void print_row(const struct atom_ablate_row *row, const struct atom_ablat
 static json_t *scheme_fields(const struct atom_scheme *s)
 {
     static const char *const rotations[] = {"none", "qk", "v", "qkv"};
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:b, s:s, s:s, s:f, s:f}", "wbits", s->wbits,
-                     "abits", s->abits, "kvbits", s->kvbits, "group", s->group, "outliers", s->outliers,
-                     "rows_per_scale", s->rows_per_scale, "act_clip", (double)s->act_clip, "weight_clip",
-                     (double)s->weight_clip, "clip_search", s->clip_search, "gptq", s->gptq, "kv_rope",
-                     s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotations[s->rotate & 3], "smooth",
-                     (double)s->smooth, "asymmetric", (double)s->asymmetric);
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:b, s:s, s:s, s:f, s:f}", "wbits", s->wbits,
+                     "abits", s->abits, "kvbits", s->kvbits, "group", s->group, "outliers", s->outliers, "outlier_bits",
+                     s->outlier_bits == 16 ? 16 : 8, "rows_per_scale", s->rows_per_scale, "act_clip",
+                     (double)s->act_clip, "weight_clip", (double)s->weight_clip, "clip_search", s->clip_search, "gptq",
+                     s->gptq, "kv_rope", s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotations[s->rotate & 3],
+                     "smooth", (double)s->smooth, "asymmetric", (double)s->asymmetric);
 }
 
 static void print_json(const struct ablate_rows *r, const struct atom_ablate_row *row,

@@ -144,10 +144,10 @@ def for_people():
     lines = r.out.decode().splitlines()
     assert r.err == "" and lines[0].startswith("tiny at 4 bits: perplexity of text.txt, 2 windows of 64 tokens"), r
     assert len(lines) == 3 + len(ladder()) + 3 and max(map(len, lines)) <= 120, r
-    assert lines[3].split()[:2] == ["float", "16/16/16"] and "row" in lines[4] and "64 INT8" in lines[5], r
+    assert lines[3].split()[:2] == ["float", "16/16/16"] and "row" in lines[4] and "64 FP16" in lines[5] and "64 INT8" in lines[6], r
     assert lines[-1].endswith("64, not 128") and sum(l.endswith(" paper") for l in lines) == 1, r
     shown = [l.split("  ")[0].strip() for l in lines[3:-3]]
-    assert shown[3].startswith("+ groups") and all(s.startswith("+") for s in shown[2:]), shown
+    assert shown[4].startswith("+ groups") and all(s.startswith("+") for s in shown[2:]), shown
 
 
 @test

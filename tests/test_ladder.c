@@ -12,6 +12,7 @@ static void same_scheme(const struct atom_scheme *a, const struct atom_scheme *b
     assert_int_equal(a->kvbits, b->kvbits);
     assert_int_equal(a->group, b->group);
     assert_int_equal(a->outliers, b->outliers);
+    assert_int_equal(a->outlier_bits == 16, b->outlier_bits == 16);
     assert_int_equal(a->rows_per_scale, b->rows_per_scale);
     assert_true(a->act_clip == b->act_clip && a->weight_clip == b->weight_clip && a->kv_clip == b->kv_clip);
     assert_int_equal(a->clip_search, b->clip_search);
@@ -26,7 +27,8 @@ static void same_scheme(const struct atom_scheme *a, const struct atom_scheme *b
 static int changes(const struct atom_scheme *a, const struct atom_scheme *b)
 {
     return (a->wbits != b->wbits || a->abits != b->abits) + (a->kvbits != b->kvbits) +
-           (a->group != b->group || a->rows_per_scale != b->rows_per_scale) + (a->outliers != b->outliers) +
+           (a->group != b->group || a->rows_per_scale != b->rows_per_scale) +
+           (a->outliers != b->outliers || a->outlier_bits != b->outlier_bits) +
            (a->act_clip != b->act_clip || a->weight_clip != b->weight_clip || a->clip_search != b->clip_search) +
            (a->kv_rope != b->kv_rope || a->rotate != b->rotate) + (a->gptq != b->gptq) + (a->smooth != b->smooth) +
            (a->asymmetric != b->asymmetric);
