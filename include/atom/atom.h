@@ -475,6 +475,23 @@ ATOM_API enum atom_status atom_ablate_plot(const struct atom_ablate_row *rows, i
  *     linears [{name, shape, bits_per_weight, error, bytes}]; error: relative, on the calibration text, or null */
 ATOM_API enum atom_status atom_inspect(const char *dir, char **json, struct atom_error *err);
 
+struct atom_inspect_plot_options {
+    const char *model; /* directory, float or quantized */
+    const char *calib; /* text file for what only activations show: channel sizes, the outliers' share. NULL: without */
+    int samples;       /* its first windows, as far as there are as many; 0: 8 */
+    int window;        /* tokens a window; 0: 1024, or the model's positions */
+    atom_progress_fn *progress;
+    void *user;
+};
+
+/* Draws a checkpoint into an SVG at `path`, which appears whole or not at all (docs/inspecting.md): of a quantized one
+ * the error of each linear and where the outlier channels lie; with a calibration text, of any, each channel's root
+ * mean square at each site, in the model's order and by size, and the share of energy that outliers have. Outliers of a
+ * float model are those that the recipes would choose. ATOM_ERR_INVALID when there is nothing to draw: a float model
+ * and no text. ATOM_ERR_UNSUPPORTED when gnuplot is not here. */
+ATOM_API enum atom_status atom_inspect_plot(const struct atom_inspect_plot_options *opt, const char *path,
+                                            struct atom_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -110,7 +110,8 @@ static void put_script(FILE *f, const void *data, int n)
     fputs("set encoding utf8\nset linetype 1 lc rgb '#0072B2'\nset linetype 2 lc rgb '#E69F00'\n"
           "set style line 9 lc rgb '#DDDDDD' lt 1\nset grid xtics ls 9 back\nset border 2 lc rgb '#888888'\n"
           "set xtics scale 0 textcolor rgb '#333333'\nset ytics scale 0 nomirror textcolor rgb '#333333'\n"
-          "set key at screen 0.5, screen 0.03 center bottom horizontal Left reverse samplen 1 maxcols 2\nset datafile separator \"\\t\"\nset rmargin 6\nset "
+          "set key at screen 0.5, screen 0.03 center bottom horizontal Left reverse samplen 1 maxcols 2\nset datafile "
+          "separator \"\\t\"\nset rmargin 6\nset "
           "bmargin 5\n",
           f);
     fprintf(f, "set multiplot layout 1,%d title '", panels);
