@@ -138,6 +138,19 @@ def a_stopped_run_goes_on():
 
 
 @test
+def two_runs_do_not_meet():
+    args = ["--work", path("twice"), "--only", "gptq"]
+    p = start("--threads", 1, "ablate", TINY, text(), "--calib", text(), "-q", *SMALL, "--samples", 8, *args)
+    caught = wait_for(lambda: os.path.exists(path("twice/ablation.json")), p)
+    r = ablate(*args)
+    _, err = p.communicate(timeout=60)
+    if not caught or r.rc == 0:
+        raise Skip("the first run was too quick")
+    assert p.returncode == 0, err
+    r.expect(1, "another run is at work in", "twice")
+
+
+@test
 def for_people():
     ladder()
     r = ablate("--keep", path("kept")).expect(0)
