@@ -212,6 +212,40 @@ def what_is_told_before_hours_go_by():
         ablate("--keep", path("odd")).expect(1, "odd/ablation.json")
 
 
+def scale(model, tensor, exponent):
+    """Multiplies a BF16 tensor by 2^exponent; what is too small becomes 0."""
+    file = os.path.join(model, "model.safetensors")
+    data = bytearray(read(file))
+    n = int.from_bytes(data[:8], "little")
+    t = json.loads(data[8:8 + n])[tensor]
+    assert t["dtype"] == "BF16", t
+    for at in range(8 + n + t["data_offsets"][0], 8 + n + t["data_offsets"][1], 2):
+        x = int.from_bytes(data[at:at + 2], "little")
+        e = (x >> 7 & 255) + exponent
+        data[at:at + 2] = (x & 0x807f | e << 7 if 0 < e < 255 and x & 0x7fff else 0).to_bytes(2, "little")
+    with open(file, "wb") as f:
+        f.write(data)
+
+
+@test
+def numbers_that_overflow_are_a_result():
+    # Values that float32 holds and half precision does not.
+    model = copy_model("large-values")
+    scale(model, "model.layers.1.self_attn.v_proj.weight", 24)
+    scale(model, "model.layers.1.self_attn.o_proj.weight", -24)
+    args = [model, text(), "--calib", text(), "-q", *SMALL, "--only", "float,rtn,groups", "--work", path("overflow")]
+    r = atom("ablate", *args, "--json").expect(0, "not finite", "layer 1")
+    lines = r.lines()
+    assert abs(lines[0]["ppl"] / ppl(TINY) - 1) < 1e-3, lines
+    assert [l["ppl"] for l in lines[1:]] == [None] * 2 and lines[1]["change"] is None, lines
+    assert not os.path.exists(path("overflow/w4a4-rtn"))
+    out = atom("ablate", *args, *(["--plot", path("overflow.svg")] if shutil.which("gnuplot") else [])).expect(0).out
+    assert out.count(b"not finite") == 2, out
+    # In the float model itself they are an error.
+    scale(model, "model.layers.1.self_attn.v_proj.weight", 100)
+    atom("ablate", *args).expect(1, "layer 1")
+
+
 @test
 def a_model_that_cannot_be_rotated():
     model = copy_model("odd-heads")

@@ -200,8 +200,8 @@ static enum atom_status one_rung(struct climb *c, struct atom_error *err)
     if (st == ATOM_ERR_CANCELLED)
         return atom_fail(err, st, "the ablation was stopped at '%s'%s", c->rungs[c->rung].name,
                          c->opt.dir ? "; the same command goes on from there" : "");
-    /* Too few bits can make numbers that are none: that is a result, too. */
-    if (st == ATOM_ERR_NUMERIC)
+    /* Fewer bits can make numbers that are none: that is a result, too. */
+    if (st == ATOM_ERR_NUMERIC && !is_float(&row.scheme))
         row.why = why.message;
     else if (st)
         return atom_fail(err, st, "%s", why.message);
