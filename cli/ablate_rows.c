@@ -26,7 +26,10 @@ static void print_head(const struct ablate_rows *r, const struct atom_ablate_row
 
 static void put_number(double x, bool sign)
 {
-    const char *form = x < 1000 && x > -1000 ? (sign ? " %+10.2f" : " %10.2f") : (sign ? " %+10.0f" : " %10.0f");
+    double size = x < 0 ? -x : x;
+    const char *form = size < 1000  ? (sign ? " %+10.2f" : " %10.2f")
+                       : size < 1e7 ? (sign ? " %+10.0f" : " %10.0f")
+                                    : (sign ? " %+10.2e" : " %10.2e");
     printf(form, x);
 }
 

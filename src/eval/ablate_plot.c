@@ -52,7 +52,7 @@ static void put_row(FILE *f, const struct atom_ablate_row *row, int place, bool 
     bool cut = ppl > to;
     char value[64] = "not finite", recipe[48] = "";
     if (!row->why)
-        snprintf(value, sizeof value, ppl < 1000 ? "%.2f" : "%.0f", ppl);
+        snprintf(value, sizeof value, ppl < 1000 ? "%.2f" : ppl < 1e7 ? "%.0f" : "%.2e", ppl);
     if (rung->recipe && row->bits == 4)
         snprintf(recipe, sizeof recipe, "  {/:Bold recipe %s}", rung->recipe);
     fprintf(f, "%d\t%.6g\t%d\t%s\t%s%s\t%s%s\n", place, cut ? to : ppl, ours ? 2 : 1, rung->adds, cut ? " " : value,
