@@ -2,6 +2,7 @@
 #include "ablate_rows.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,15 +71,18 @@ static void print_row(const struct atom_ablate_row *row, const struct atom_ablat
     putchar('\n');
 }
 
+/* 0.9, not what a float makes of it. */
+static double decimal(float x) { return round((double)x * 1e6) / 1e6; }
+
 static json_t *scheme_fields(const struct atom_scheme *s)
 {
     static const char *const rotations[] = {"none", "qk", "v", "qkv"};
     return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:b, s:s, s:s, s:f, s:f}", "wbits", s->wbits,
                      "abits", s->abits, "kvbits", s->kvbits, "group", s->group, "outliers", s->outliers, "outlier_bits",
                      s->outlier_bits == 16 ? 16 : 8, "rows_per_scale", s->rows_per_scale, "act_clip",
-                     (double)s->act_clip, "weight_clip", (double)s->weight_clip, "clip_search", s->clip_search, "gptq",
-                     s->gptq, "kv_rope", s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate", rotations[s->rotate & 3],
-                     "smooth", (double)s->smooth, "asymmetric", (double)s->asymmetric);
+                     decimal(s->act_clip), "weight_clip", decimal(s->weight_clip), "clip_search", s->clip_search,
+                     "gptq", s->gptq, "kv_rope", s->kv_rope == ATOM_KV_PRE ? "pre" : "post", "rotate",
+                     rotations[s->rotate & 3], "smooth", decimal(s->smooth), "asymmetric", decimal(s->asymmetric));
 }
 
 static void print_json(const struct ablate_rows *r, const struct atom_ablate_row *row,

@@ -32,6 +32,10 @@ def rungs_in_order():
     for before, l in zip(lines, lines[1:]):
         assert abs(l["ppl"] - before["ppl"] - l["change"]) < 1e-5 * l["ppl"], l
         assert l["tokens"] == 126 and l["samples"] == 2 and not l["remembered"], l
+    assert lines[-1]["scheme"] == {
+        "wbits": 4, "abits": 4, "kvbits": 4, "group": 128, "outliers": 64, "outlier_bits": 8, "rows_per_scale": 1,
+        "act_clip": 0.9, "weight_clip": 1.0, "clip_search": True, "gptq": True, "kv_rope": "post", "rotate": "qkv",
+        "smooth": 0.5, "asymmetric": 0.5}, lines[-1]
     # 256 channels: a quarter of them
     assert {l["scheme"]["outliers"] for l in lines[2:]} == {64}, lines
 
