@@ -2,6 +2,7 @@
 /* atom inspect DIR */
 #include "commands.h"
 #include "options.h"
+#include "progress.h"
 
 #include <jansson.h>
 #include <stdarg.h>
@@ -197,31 +198,72 @@ static int print_page(const char *json, bool tensors)
     return 0;
 }
 
-int cmd_inspect(int argc, char **argv)
+struct request {
+    struct atom_inspect_plot_options plot;
+    const char *out; /* NULL: no picture */
+    bool json, tensors, quiet, any_of_plot;
+};
+
+static int draw(const struct cli_command *cmd, struct request *r)
 {
     struct atom_error err = {0};
-    bool json = false, tensors = false;
+    struct cli_progress bar;
+    if (!r->out)
+        return cli_usage(cmd, "--calib, --samples and --window are for --plot FILE, which is missing");
+    if (r->json || r->tensors)
+        return cli_usage(cmd, "--plot draws: it goes with neither --json nor --tensors");
+    cli_progress_init(&bar, r->quiet);
+    cli_catch_interrupts();
+    r->plot.progress = cli_progress_show;
+    r->plot.user = &bar;
+    enum atom_status st = atom_inspect_plot(&r->plot, r->out, &err);
+    cli_progress_end(&bar);
+    if (st == ATOM_ERR_INVALID && !r->plot.calib)
+        strncat(err.message, " (--calib FILE)", sizeof err.message - strlen(err.message) - 1);
+    return st ? cli_fail(&err) : 0;
+}
+
+static int print(const struct request *r)
+{
+    struct atom_error err = {0};
     char *text = NULL;
-    const struct cli_option options[] = {{"json", 0, CLI_FLAG, NULL, &json, 0, 0, "all of it as one JSON object", NULL},
-                                         {"tensors", 0, CLI_FLAG, NULL, &tensors, 0, 0, "list every tensor too", NULL},
-                                         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
+    int rc = atom_inspect(r->plot.model, &text, &err) ? cli_fail(&err) : r->json ? 0 : print_page(text, r->tensors);
+    if (r->json && rc == 0)
+        puts(text);
+    free(text);
+    return cli_finish(rc);
+}
+
+int cmd_inspect(int argc, char **argv)
+{
+    struct request r = {0};
+    const struct cli_option options[] = {
+        {"json", 0, CLI_FLAG, NULL, &r.json, 0, 0, "all of it as one JSON object", NULL},
+        {"tensors", 0, CLI_FLAG, NULL, &r.tensors, 0, 0, "list every tensor too", NULL},
+        {"plot", 0, CLI_TEXT, "FILE", &r.out, 0, 0, "instead: draw layers, linears and channels into FILE, an SVG",
+         NULL},
+        {"calib", 0, CLI_TEXT, "FILE", &r.plot.calib, 0, 0, "a text, for what activations show; a float model needs it",
+         &r.any_of_plot},
+        {"samples", 0, CLI_INT, "N", &r.plot.samples, 1, 1 << 20, "windows of it, the first (8)", &r.any_of_plot},
+        {"window", 'w', CLI_INT, "T", &r.plot.window, 2, 1 << 20, "tokens a window (1024)", &r.any_of_plot},
+        {"quiet", 'q', CLI_FLAG, NULL, &r.quiet, 0, 0, "no progress", NULL},
+        {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
     const struct cli_command cmd = {
         "inspect DIR [options]",
         "Says what a checkpoint holds, float or quantized: shape, scheme, bytes by kind, bits a weight, and the\n"
-        "error each quantized linear ended with. Reads headers only.",
+        "error each quantized linear ended with. Reads headers only. --plot draws errors and outliers of a quantized\n"
+        "checkpoint and, with a text, channel sizes of any.",
         options,
         1,
         1,
-        "example: atom inspect models/tiny"};
+        "examples: atom inspect models/tiny\n"
+        "          atom inspect models/tiny --plot tiny.svg --calib models/tiny/eval.txt"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
     if (rc == CLI_GO_ON) {
-        rc = atom_inspect(args[0], &text, &err) ? cli_fail(&err) : json ? 0 : print_page(text, tensors);
-        if (json && rc == 0)
-            puts(text);
-        rc = cli_finish(rc);
+        r.plot.model = args[0];
+        rc = r.out || r.any_of_plot ? draw(&cmd, &r) : print(&r);
     }
-    free(text);
     free(args);
     return rc;
 }

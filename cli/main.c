@@ -16,6 +16,7 @@ static const struct {
 } commands[] = {
     {"quantize", cmd_quantize, "make a low-bit checkpoint from a Hugging Face directory"},
     {"eval", cmd_eval, "measure perplexity, the divergence of two models, or multiple choice"},
+    {"ablate", cmd_ablate, "measure what each ingredient of quantization gives"},
     {"generate", cmd_generate, "continue a prompt"},
     {"inspect", cmd_inspect, "say what a checkpoint holds"},
     {"tokenize", cmd_tokenize, "turn text into token ids and back"},

@@ -82,6 +82,10 @@ def usage_errors_of_commands():
     atom("generate", TINY, "--prompt", "x", "--stop", "").expect(2, "--stop")
     atom("generate", TINY, "--prompt", "x", *["--stop", "s"] * 17).expect(2, "16 times")
     atom("sample-calib", TINY).expect(2, "-o FILE is missing")
+    atom("ablate", TINY, "x").expect(2, "--calib FILE is missing")
+    atom("ablate", TINY, "x", "--calib", "y", "--keep", "a", "--work", "b").expect(2, "exclude")
+    for names in ("soup", "rtn,soup", "rtn,", "", "group"):
+        atom("ablate", TINY, "x", "--calib", "y", "--only", names).expect(2, "no rung '%s'" % names.split(",")[-1])
 
 
 @test

@@ -435,6 +435,57 @@ ATOM_API enum atom_status atom_eval_task(struct atom_model *model, const char *t
                                          const struct atom_task_options *opt, struct atom_task_result *out,
                                          struct atom_error *err);
 
+/* ---- ablate ------------------------------------------------------------------------------------------------------ */
+
+/* The ladder from the float network over the paper's recipe to the default one (docs/ablation.md): each rung is the one
+ * before it with one thing changed, given the same bits. */
+struct atom_rung {
+    const char *name;   /* "groups" */
+    const char *adds;   /* for people: "+ groups of 128 channels" */
+    const char *recipe; /* which recipe the rung is, at 4 bits, or NULL */
+};
+ATOM_API const struct atom_rung *atom_rungs(int *n);
+
+/* What a rung came to. */
+struct atom_ablate_row {
+    int rung;                   /* index in atom_rungs */
+    int bits;                   /* as in the options, of the float rung too */
+    struct atom_scheme scheme;  /* outliers settled */
+    struct atom_ppl_result ppl; /* zeros with `why` */
+    const char *why;            /* a number that was not finite is why there is no perplexity; NULL: there is */
+    double quantize_seconds, eval_seconds;
+    bool remembered; /* an earlier run in the same directory did it */
+};
+typedef void atom_ablate_fn(void *user, const struct atom_ablate_row *row);
+
+struct atom_ablate_options {
+    const char *model; /* Hugging Face directory, float */
+    const char *calib; /* text file, as in atom_quantize_options */
+    const char *text;  /* is scored, as in atom_eval_ppl; need not end in NUL */
+    size_t n_bytes;
+    int bits;               /* of weights, activations and, where it is quantized, the KV cache: 4 or 3 */
+    unsigned rungs;         /* bit i: rung i of atom_rungs; 0: all */
+    int samples, window;    /* windows to calibrate on (0: 64); tokens a window (0: 1024), of the scored text too */
+    int max_windows;        /* scored; 0: all */
+    const char *dir;        /* where to work, made if need be: what is finished there, or half so, is not done again.
+                               NULL: a temporary directory in $TMPDIR that is gone afterwards */
+    bool keep;              /* checkpoints stay in dir; else one is there at a time */
+    atom_ablate_fn *on_row; /* after each rung, in order */
+    void *row_user;
+    atom_progress_fn *progress;
+    void *user;
+};
+
+/* Quantizes the model rung by rung and measures perplexity, all on integers as they are served. Outlier channels are
+ * 128 or a quarter of the narrowest site, whichever is less. ATOM_ERR_INVALID when `dir` holds another ablation's
+ * checkpoint. */
+ATOM_API enum atom_status atom_ablate(const struct atom_ablate_options *opt, struct atom_error *err);
+
+/* Draws rows [n], of one ladder after another, into an SVG at `path`, which appears whole or not at all. With n 0
+ * nothing is drawn, but whether it could be is found out. ATOM_ERR_UNSUPPORTED when gnuplot is not here. */
+ATOM_API enum atom_status atom_ablate_plot(const struct atom_ablate_row *rows, int n, const char *title,
+                                           const char *path, struct atom_error *err);
+
 /* ---- inspect ----------------------------------------------------------------------------------------------------- */
 
 /* A JSON object that says what a checkpoint holds, without loading it. malloc'd; the caller frees it.
@@ -446,6 +497,23 @@ ATOM_API enum atom_status atom_eval_task(struct atom_model *model, const char *t
  *     n_tensors, tensors [{name, dtype, shape, bytes, kind, file}]
  *     linears [{name, shape, bits_per_weight, error, bytes}]; error: relative, on the calibration text, or null */
 ATOM_API enum atom_status atom_inspect(const char *dir, char **json, struct atom_error *err);
+
+struct atom_inspect_plot_options {
+    const char *model; /* directory, float or quantized */
+    const char *calib; /* text file for what only activations show: channel sizes, the outliers' share. NULL: without */
+    int samples;       /* its first windows, as far as there are as many; 0: 8 */
+    int window;        /* tokens a window; 0: 1024, or the model's positions */
+    atom_progress_fn *progress;
+    void *user;
+};
+
+/* Draws a checkpoint into an SVG at `path`, which appears whole or not at all (docs/inspecting.md): of a quantized one
+ * the error of each linear and where the outlier channels lie; with a calibration text, of any, each channel's root
+ * mean square at each site, in the model's order and by size, and the share of energy that outliers have. Outliers of a
+ * float model are those that the recipes would choose. ATOM_ERR_INVALID when there is nothing to draw: a float model
+ * and no text. ATOM_ERR_UNSUPPORTED when gnuplot is not here. */
+ATOM_API enum atom_status atom_inspect_plot(const struct atom_inspect_plot_options *opt, const char *path,
+                                            struct atom_error *err);
 
 #ifdef __cplusplus
 }

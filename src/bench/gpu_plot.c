@@ -2,7 +2,7 @@
 /* Curves of operations a second by tokens, a panel for each linear. */
 #include "bench/gpu_bench.h"
 
-#include "bench/gnuplot.h"
+#include "base/gnuplot.h"
 
 #include <math.h>
 #include <stdio.h>

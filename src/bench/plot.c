@@ -2,7 +2,7 @@
 /* Bars of shares, a panel for each shape. */
 #include "bench/bench.h"
 
-#include "bench/gnuplot.h"
+#include "base/gnuplot.h"
 #include "bench/machine.h"
 
 #include <stdio.h>

@@ -42,6 +42,16 @@ int atom_site_channels(const struct atom_config *cfg, enum atom_site_id site)
     }
 }
 
+int atom_narrowest_site(const struct atom_config *cfg)
+{
+    int narrowest = cfg->hidden;
+    for (int i = 0; i < ATOM_N_SITES; i++) {
+        int k = atom_site_channels(cfg, (enum atom_site_id)i);
+        narrowest = k < narrowest ? k : narrowest;
+    }
+    return narrowest;
+}
+
 int atom_proj_rows(const struct atom_config *cfg, int proj)
 {
     const int rows[ATOM_N_PROJ] = {cfg->heads * cfg->head_dim,

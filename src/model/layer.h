@@ -31,6 +31,7 @@ enum atom_weight_kind atom_float_kind(enum atom_dtype t);
 
 /* Input channels of a site and output rows of a projection. */
 int atom_site_channels(const struct atom_config *cfg, enum atom_site_id site);
+int atom_narrowest_site(const struct atom_config *cfg); /* the fewest channels that a site has */
 int atom_proj_rows(const struct atom_config *cfg, int proj);
 /* The layout that a scheme cuts k channels into. */
 enum atom_status atom_scheme_layout(const struct atom_scheme *scheme, int k, struct atom_layout *out,

@@ -70,17 +70,6 @@ static enum atom_status read_windows(struct run *r, struct atom_error *err)
     return st;
 }
 
-static void settle_outliers(struct run *r)
-{
-    int narrowest = r->cfg.hidden;
-    for (int i = 0; i < ATOM_N_SITES; i++) {
-        int k = atom_site_channels(&r->cfg, (enum atom_site_id)i);
-        narrowest = k < narrowest ? k : narrowest;
-    }
-    if (r->scheme.outliers < 0)
-        r->scheme.outliers = atom_outliers_quarter(128, narrowest);
-}
-
 /* What is no layer's is only copied, at the very end: what is wrong with it is told at the start. */
 static enum atom_status check_ends(const struct run *r, struct atom_error *err)
 {
@@ -121,7 +110,8 @@ static enum atom_status check_options(struct run *r, struct atom_error *err)
     if (o->window > r->cfg.max_position)
         return atom_fail(err, ATOM_ERR_INVALID, "windows of %d tokens: the model takes %d positions at most", o->window,
                          r->cfg.max_position);
-    settle_outliers(r);
+    if (r->scheme.outliers < 0)
+        r->scheme.outliers = atom_outliers_quarter(128, atom_narrowest_site(&r->cfg));
     st = atom_scheme_check(&r->scheme, r->cfg.head_dim, err);
     st = st ? st : atom_tensors_open(o->model, &r->tensors, err);
     st = st ? st : atom_tensors_known(&r->cfg, r->tensors, err);

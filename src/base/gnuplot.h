@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef ATOM_BENCH_GNUPLOT_H
-#define ATOM_BENCH_GNUPLOT_H
+/* Drawing by gnuplot, a process of its own. */
+#ifndef ATOM_BASE_GNUPLOT_H
+#define ATOM_BASE_GNUPLOT_H
 
 #include "atom/atom.h"
 
@@ -12,6 +13,9 @@ struct atom_drawing {
     const void *lines;
     int n;
 };
+
+/* Writes text into a script between single quotes; what would end them or the line becomes a space. */
+void atom_gnuplot_text(FILE *script, const char *text);
 
 /* Runs gnuplot; its output appears at `path` whole or not at all. With n 0 nothing is drawn, but whether it could be is
  * found out. ATOM_ERR_UNSUPPORTED when there is no gnuplot. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gnuplot reads its script from a file in memory and writes to one that is ours, so that no name has to be quoted. */
-#include "bench/gnuplot.h"
+#include "base/gnuplot.h"
 
 #include "base/error.h"
 #include "base/file.h"
@@ -68,6 +68,12 @@ static enum atom_status script_file(const struct atom_drawing *d, int *fd, struc
         lseek(*fd, 0, SEEK_SET);
     free(text);
     return st;
+}
+
+void atom_gnuplot_text(FILE *script, const char *text)
+{
+    for (; *text; text++)
+        fputc((unsigned char)*text < ' ' || strchr("'\\", *text) ? ' ' : *text, script);
 }
 
 enum atom_status atom_gnuplot(const struct atom_drawing *d, const char *path, struct atom_error *err)
