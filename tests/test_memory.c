@@ -110,9 +110,10 @@ static enum atom_status parse_items(const char *dir, struct atom_error *err)
 {
     static const char text[] = "{\"context\": \"a\", \"choices\": [\" b\", \" c\"], \"gold\": 1}\n"
                                "{\"context\": \"b\", \"choices\": [\" b\", \" c\"], \"gold\": 0}\n";
+    const struct atom_task_file file = {{NULL, text, sizeof text - 1}, {0}, NULL};
     struct atom_task_items items = {0};
     (void)dir;
-    enum atom_status status = atom_task_items_parse(text, sizeof text - 1, &items, err);
+    enum atom_status status = atom_task_items_parse(&file, atom_task_format(0), &items, err);
     atom_task_items_fini(&items);
     return status;
 }

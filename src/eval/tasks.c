@@ -7,7 +7,8 @@
 #include "backend/backend.h"
 #include "base/thread.h"
 #include "engine/session.h"
-#include "eval/task_items.h"
+#include "eval/task_examples.h"
+#include "eval/task_rows.h"
 #include "eval/task_scores.h"
 
 #include <stdlib.h>
@@ -22,6 +23,7 @@ struct item {
     int n, longest;             /* tokens of the longest row that are fed: all but its last */
     int sequence;
     bool greedy; /* every token of every row so far was the likeliest */
+    bool known;  /* from an earlier run */
     enum atom_status status;
 };
 
@@ -39,10 +41,11 @@ struct scorer {
     struct atom_model *model;
     const struct atom_task_options *opt;
     int prefix, vocab, step_tokens;
-    struct atom_task_items items;
-    int n; /* to be scored */
+    struct atom_task_items items, examples;
+    int n; /* that count */
     struct item *at;
     struct atom_task_verdict *verdicts;
+    int *todo, n_todo; /* items that are not known yet, in their order */
     struct atom_session *session;
     float *logits;         /* [LOGIT_ROWS, vocab] */
     struct wanted *wanted; /* [step_tokens] of a round, in the order of the step */
@@ -70,12 +73,11 @@ static enum atom_status encode_item(struct scorer *sc, int i, struct atom_error 
         return atom_fail_nomem(err, n * sizeof *item->rows);
     item->n = source->n;
     item->greedy = true;
+    enum atom_status st = atom_task_rows_encode(tok, sc->prefix, source, item->rows, err);
+    if (st)
+        return st;
     for (int r = 0; r < source->n; r++) {
-        struct atom_task_row *row = &item->rows[r];
-        enum atom_status st = atom_task_row_encode(tok, sc->prefix, atom_task_context(source, r),
-                                                   atom_task_continuation(source, r), row, err);
-        if (st)
-            return st;
+        const struct atom_task_row *row = &item->rows[r];
         int fed = (int)row->ids.n - 1, most = atom_model_info(sc->model)->max_position;
         if (fed > most)
             return atom_fail(err, ATOM_ERR_CAPACITY, "%d tokens: the model takes %d positions at most", fed, most);
@@ -166,12 +168,14 @@ static enum atom_status score_tokens(struct scorer *sc, int n, struct atom_error
     return ATOM_OK;
 }
 
+static struct item *item_at(const struct scorer *sc, int i) { return &sc->at[sc->todo[i]]; }
+
 static enum atom_status step_round(struct scorer *sc, int first, int last, int r, struct atom_error *err)
 {
     struct atom_step_seq steps[MAX_SEQUENCES];
     int n_steps = 0, n_tok = 0, n_wanted = 0;
     for (int i = first; i < last; i++) {
-        struct item *item = &sc->at[i];
+        struct item *item = item_at(sc, i);
         if (r >= item->n)
             continue;
         const struct atom_task_row *row = &item->rows[r];
@@ -190,13 +194,13 @@ static enum atom_status step_round(struct scorer *sc, int first, int last, int r
     return st ? st : score_tokens(sc, n_wanted, err);
 }
 
-/* ---- batches ----------------------------------------------------------------------------------------------------- */
+/* ---- batches: numbers of items to do ----------------------------------------------------------------------------- */
 
 static int batch_end(const struct scorer *sc, int first)
 {
     int n_tok = 0, i = first;
-    while (i < sc->n && i - first < MAX_SEQUENCES && n_tok + sc->at[i].longest <= sc->step_tokens)
-        n_tok += sc->at[i++].longest;
+    while (i < sc->n_todo && i - first < MAX_SEQUENCES && n_tok + item_at(sc, i)->longest <= sc->step_tokens)
+        n_tok += item_at(sc, i++)->longest;
     return i;
 }
 
@@ -206,19 +210,20 @@ static enum atom_status score_batch(struct scorer *sc, int first, int last, stru
     enum atom_status st = ATOM_OK;
     int rounds = 0, added = first;
     for (; added < last && !st; added++) {
-        rounds = sc->at[added].n > rounds ? sc->at[added].n : rounds;
-        st = atom_session_add(sc->session, &sc->at[added].sequence, &why);
+        rounds = item_at(sc, added)->n > rounds ? item_at(sc, added)->n : rounds;
+        st = atom_session_add(sc->session, &item_at(sc, added)->sequence, &why);
     }
     for (int r = 0; r < rounds && !st; r++)
         st = step_round(sc, first, last, r, &why);
     for (int i = first; i < added; i++)
-        atom_session_remove(sc->session, sc->at[i].sequence);
+        atom_session_remove(sc->session, item_at(sc, i)->sequence);
     if (st)
-        return atom_fail(err, st, "lines %d to %d: %.900s", sc->items.at[first].line, sc->items.at[last - 1].line,
-                         why.message);
+        return atom_fail(err, st, "lines %d to %d: %.900s", sc->items.at[sc->todo[first]].line,
+                         sc->items.at[sc->todo[last - 1]].line, why.message);
     return ATOM_OK;
 }
 
+/* Its verdict; whoever listens hears of what was scored. */
 static void judge_item(struct scorer *sc, int i)
 {
     const struct atom_task_source *source = &sc->items.at[i];
@@ -231,45 +236,76 @@ static void judge_item(struct scorer *sc, int i)
                                   .n_tokens = item->n_tokens};
     atom_task_judge(sc->items.kind, source, item->greedy, &told);
     sc->verdicts[i] = (struct atom_task_verdict){told.right, told.right_norm, item->loglikelihoods[0]};
-    if (sc->opt->on_item)
+    if (sc->opt->on_item && !item->known)
         sc->opt->on_item(sc->opt->item_user, &told);
+    free_item(&sc->at[i]);
+}
+
+/* Those that an earlier run scored get their verdicts; the others are what is to do. */
+static void recall_items(struct scorer *sc)
+{
+    for (int i = 0; i < sc->n; i++) {
+        struct item *item = &sc->at[i];
+        item->known = sc->opt->recall && sc->opt->recall(sc->opt->recall_user, sc->items.at[i].line, item->n,
+                                                         item->loglikelihoods, &item->greedy);
+        if (item->known)
+            judge_item(sc, i);
+        else
+            sc->todo[sc->n_todo++] = i;
+    }
 }
 
 static enum atom_status score_items(struct scorer *sc, struct atom_error *err)
 {
     struct atom_progress p = {.phase = "task", .unit = "item", .total = sc->n};
-    for (int first = 0, last; first < sc->n; first = last) {
+    for (int first = 0, last; first < sc->n_todo; first = last) {
         last = batch_end(sc, first);
         enum atom_status st = score_batch(sc, first, last, err);
         if (st)
             return st;
-        for (int i = first; i < last; i++) {
-            judge_item(sc, i);
-            free_item(&sc->at[i]);
-        }
-        p.done = last;
+        for (int i = first; i < last; i++)
+            judge_item(sc, sc->todo[i]);
+        p.done = sc->n - sc->n_todo + last;
         if (sc->opt->progress && !sc->opt->progress(sc->opt->user, &p))
-            return atom_fail(err, ATOM_ERR_CANCELLED, "the task was stopped after %d items", last);
+            return atom_fail(err, ATOM_ERR_CANCELLED, "the task was stopped after %.0f items", p.done);
     }
     return ATOM_OK;
 }
 
 /* ---- all of it --------------------------------------------------------------------------------------------------- */
 
-static enum atom_status prepare(struct scorer *sc, const char *text, size_t n_bytes, struct atom_error *err)
+/* Sentences name the file they are about. */
+static enum atom_status read_files(struct scorer *sc, const struct atom_task_file *file, struct atom_error *err)
 {
-    enum atom_status st = atom_task_items_parse(text, n_bytes, &sc->items, err);
-    if (st)
-        return st;
-    sc->n = sc->opt->limit > 0 && sc->opt->limit < sc->items.n ? sc->opt->limit : sc->items.n;
-    sc->at = calloc((size_t)sc->n, sizeof *sc->at);
-    sc->verdicts = calloc((size_t)sc->n, sizeof *sc->verdicts);
-    if (!sc->at || !sc->verdicts)
-        return atom_fail_nomem(err, (size_t)sc->n * sizeof *sc->at);
+    const struct atom_task_options *opt = sc->opt;
+    const struct atom_task_format *format = atom_task_format(opt->format);
+    if (!format)
+        return atom_fail(err, ATOM_ERR_INVALID, "format %d: there is none", opt->format);
+    if (opt->n_examples < 0 || opt->n_examples > ATOM_TASK_EXAMPLES_MOST)
+        return atom_fail(err, ATOM_ERR_INVALID, "%d examples; 0 to %d can be had", opt->n_examples,
+                         ATOM_TASK_EXAMPLES_MOST);
+    enum atom_status st = atom_task_items_parse(file, format, &sc->items, err);
+    if (!st && opt->examples)
+        st = atom_task_items_parse(opt->examples, format, &sc->examples, err);
+    if (!st && opt->examples && sc->examples.kind != sc->items.kind)
+        st = atom_fail(err, ATOM_ERR_FORMAT, "%s: its examples are of another kind than the items",
+                       opt->examples->records.name ? opt->examples->records.name : "examples");
+    sc->n = opt->limit > 0 && opt->limit < sc->items.n ? opt->limit : sc->items.n;
+    return st;
+}
+
+static enum atom_status make_room(struct scorer *sc, struct atom_error *err)
+{
+    size_t n = (size_t)sc->n;
+    sc->at = calloc(n, sizeof *sc->at);
+    sc->verdicts = calloc(n, sizeof *sc->verdicts);
+    sc->todo = calloc(n, sizeof *sc->todo);
     sc->step_tokens = STEP_TOKENS;
-    st = encode_items(sc, err);
-    if (st)
-        return st;
+    return sc->at && sc->verdicts && sc->todo ? ATOM_OK : atom_fail_nomem(err, n * sizeof *sc->at);
+}
+
+static enum atom_status open_session(struct scorer *sc, struct atom_error *err)
+{
     struct atom_session_options so = {MAX_SEQUENCES, sc->step_tokens, sc->step_tokens};
     sc->wanted = calloc((size_t)sc->step_tokens, sizeof *sc->wanted);
     sc->logits = malloc((size_t)LOGIT_ROWS * (size_t)sc->vocab * sizeof *sc->logits);
@@ -278,24 +314,51 @@ static enum atom_status prepare(struct scorer *sc, const char *text, size_t n_by
     return atom_session_create(sc->model, &so, &sc->session, err);
 }
 
-enum atom_status atom_eval_task(struct atom_model *model, const char *text, size_t n_bytes,
+static enum atom_status score_file(struct scorer *sc, struct atom_task_result *out, struct atom_error *err)
+{
+    const struct atom_task_examples examples = {
+        .format = atom_task_format(sc->opt->format),
+        .from = sc->opt->examples ? &sc->examples : &sc->items,
+        .n = sc->opt->n_examples,
+        .seed = sc->opt->seed,
+    };
+    enum atom_status st = make_room(sc, err);
+    st = st ? st : atom_task_put_fronts(&sc->items, sc->n, &examples, err);
+    st = st ? st : encode_items(sc, err);
+    if (!st)
+        recall_items(sc);
+    st = st || !sc->n_todo ? st : open_session(sc, err);
+    st = st ? st : score_items(sc, err);
+    return st ? st : atom_task_sum_up(&sc->items, sc->verdicts, sc->n, out, err);
+}
+
+static void fini(struct scorer *sc)
+{
+    for (int i = 0; i < sc->n && sc->at; i++)
+        free_item(&sc->at[i]);
+    atom_task_items_fini(&sc->items);
+    atom_task_items_fini(&sc->examples);
+    atom_session_free(sc->session);
+    free(sc->at);
+    free(sc->verdicts);
+    free(sc->todo);
+    free(sc->wanted);
+    free(sc->logits);
+}
+
+enum atom_status atom_eval_task(struct atom_model *model, const struct atom_task_file *file,
                                 const struct atom_task_options *opt, struct atom_task_result *out,
                                 struct atom_error *err)
 {
     const struct atom_task_options none = {0};
     const struct atom_model_info *info = atom_model_info(model);
-    struct scorer sc = {.model = model, .opt = opt ? opt : &none, .vocab = info->vocab};
-    sc.prefix = info->bos;
-    enum atom_status st = prepare(&sc, text, n_bytes, err);
-    st = st ? st : score_items(&sc, err);
-    st = st ? st : atom_task_sum_up(&sc.items, sc.verdicts, sc.n, out, err);
-    for (int i = 0; i < sc.n && sc.at; i++)
-        free_item(&sc.at[i]);
-    atom_task_items_fini(&sc.items);
-    atom_session_free(sc.session);
-    free(sc.at);
-    free(sc.verdicts);
-    free(sc.wanted);
-    free(sc.logits);
+    struct scorer sc = {.model = model, .opt = opt ? opt : &none, .prefix = info->bos, .vocab = info->vocab};
+    struct atom_error why = {0};
+    enum atom_status st = read_files(&sc, file, err);
+    if (!st && score_file(&sc, out, &why)) {
+        const char *name = file->records.name;
+        st = atom_fail(err, why.code, "%s%s%.900s", name ? name : "", name ? ": " : "", why.message);
+    }
+    fini(&sc);
     return st;
 }
