@@ -214,18 +214,15 @@ def usage():
         run(*args).expect(2, word)
 
 
-MANY = CHOICES * 200
-
-
-def two_files():
-    return items("many.jsonl", MANY), items("ends.jsonl", ENDS)
+def two_files(many):
+    return items("many.jsonl", CHOICES * many), items("ends.jsonl", ENDS)
 
 
 @once
-def uninterrupted():
+def uninterrupted(many):
     """Log and scores of a run that nobody stopped."""
     log = path("whole.log")
-    r = run("--json", "--by-subtask", "--log", log, *two_files()).expect(0)
+    r = run("--json", "--by-subtask", "--log", log, *two_files(many)).expect(0)
     return read(log), scores(r)
 
 
@@ -235,42 +232,42 @@ def scores(r):
 
 @test
 def killed_and_resumed():
-    log, (whole, want) = path("killed.log"), uninterrupted()
+    log, (whole, want) = path("killed.log"), uninterrupted(200)
     for rounds in range(2):
         size = os.path.getsize(log) if rounds else 0
-        p = start("eval", "tasks", TINY, "-q", "--log", log, *(["--resume"] if rounds else []), *two_files())
+        p = start("eval", "tasks", TINY, "-q", "--log", log, *(["--resume"] if rounds else []), *two_files(200))
         assert wait_for(lambda: os.path.exists(log) and os.path.getsize(log) > size + 5000, p), p.communicate()
         p.send_signal(signal.SIGKILL)
         p.communicate(timeout=60)
         assert p.returncode == -signal.SIGKILL and len(read(log)) < len(whole)
-    assert scores(run("--json", "--by-subtask", "--log", log, "--resume", *two_files()).expect(0)) == want
+    assert scores(run("--json", "--by-subtask", "--log", log, "--resume", *two_files(200)).expect(0)) == want
     assert read(log) == whole
     # Nothing is left to do: the same scores, from the log.
-    assert scores(run("--json", "--by-subtask", "--log", log, "--resume", *two_files()).expect(0)) == want
+    assert scores(run("--json", "--by-subtask", "--log", log, "--resume", *two_files(200)).expect(0)) == want
     assert read(log) == whole
 
 
 @test
 def logs_that_end_anywhere():
-    whole, want = uninterrupted()
-    ends = [0, 5, whole.index(b"\n"), whole.index(b"\n") + 1, len(whole) // 2, whole.rindex(b"\n", 0, -600) + 30,
+    whole, want = uninterrupted(8)
+    ends = [0, 5, whole.index(b"\n"), whole.index(b"\n") + 1, len(whole) // 2, whole.rindex(b"\n", 0, -800) + 30,
             len(whole) - 1]
     for n in ends:
         log = write("cut.log", whole[:n])
-        assert scores(run("--json", "--by-subtask", "--log", log, "--resume", *two_files()).expect(0)) == want, n
+        assert scores(run("--json", "--by-subtask", "--log", log, "--resume", *two_files(8)).expect(0)) == want, n
         assert read(log) == whole, n
     # The numbers come from the log, or this would not be seen.
     lines = whole.splitlines(True)
     first = json.loads(lines[1])
     first["loglikelihoods"] = [-1.0 if i == (first["best"] + 1) % 3 else -9.0 for i in range(3)]
     changed = write("changed.log", b"".join([lines[0], json.dumps(first).encode() + b"\n"] + lines[2:]))
-    assert scores(run("--json", "--by-subtask", "--log", changed, "--resume", *two_files()).expect(0))[0] != want[0]
+    assert scores(run("--json", "--by-subtask", "--log", changed, "--resume", *two_files(8)).expect(0))[0] != want[0]
 
 
 @test
 def logs_of_other_runs():
-    whole, _ = uninterrupted()
-    many, ends = two_files()
+    whole, _ = uninterrupted(8)
+    many, ends = two_files(8)
     log, lines = write("other.log", whole), whole.splitlines(True)
 
     def refused(*args, sentence, model=TINY):
