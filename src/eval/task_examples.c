@@ -101,18 +101,20 @@ static const char *answer_of(const struct atom_task_source *e)
     return atom_task_continuation(e, e->gold < 0 ? 0 : e->gold);
 }
 
-static enum atom_status write_front(struct atom_task_source *item, const struct drawn *drawn, struct atom_error *err)
+static enum atom_status write_front(struct atom_task_source *item, const struct drawn *drawn, const char *gap,
+                                    struct atom_error *err)
 {
     const char *description = item->description ? item->description : "";
     size_t n_bytes = strlen(description) + 1;
     for (int i = 0; i < drawn->n; i++)
-        n_bytes += strlen(context_of(drawn->at[i])) + strlen(answer_of(drawn->at[i])) + 2;
+        n_bytes += strlen(context_of(drawn->at[i])) + strlen(gap) + strlen(answer_of(drawn->at[i])) + 2;
     item->front = malloc(n_bytes);
     if (!item->front)
         return atom_fail_nomem(err, n_bytes);
     char *to = append(item->front, description);
     for (int i = 0; i < drawn->n; i++) {
         to = append(to, context_of(drawn->at[i]));
+        to = append(to, gap);
         to = append(to, answer_of(drawn->at[i]));
         to = append(to, "\n\n");
     }
@@ -134,7 +136,7 @@ enum atom_status atom_task_put_fronts(struct atom_task_items *items, int n, cons
             st = pool ? draw(ex, pool, item, &drawn, err) : atom_fail_nomem(err, sizeof *pool);
         }
         if (!st && (item->description || drawn.n))
-            st = write_front(item, &drawn, err);
+            st = write_front(item, &drawn, ex->format->gap ? ex->format->gap : "", err);
     }
     for (int i = 0; i < pools.n; i++)
         free(pools.at[i].at);

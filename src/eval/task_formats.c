@@ -184,19 +184,20 @@ static json_t *read_lambada(struct atom_task_record *in)
 
 /* ---- table ------------------------------------------------------------------------------------------------------- */
 
-/* `more`: without a test split of its own, the harness takes the examples' split for the one it scores. */
+/* Without a test split, the harness takes the examples' split for the one it scores, and draws one more. LAMBADA's
+ * answers have their space, and its examples get another. */
 static const struct atom_task_format formats[] = {
     {.name = "items"},
-    {"arc", read_arc, NULL, false, ATOM_DRAW_RANDOM, 0},
-    {"blimp", read_blimp, NULL, false, ATOM_DRAW_NONE, 0},
-    {"boolq", read_boolq, NULL, false, ATOM_DRAW_RANDOM, 1},
-    {"copa", read_copa, NULL, false, ATOM_DRAW_RANDOM, 1},
-    {"hellaswag", atom_hellaswag_read, NULL, false, ATOM_DRAW_RANDOM, 1},
-    {"lambada", read_lambada, NULL, false, ATOM_DRAW_RANDOM, 0},
-    {"mmlu", read_mmlu, NULL, true, ATOM_DRAW_FIRST, 0},
-    {"openbookqa", read_openbookqa, NULL, false, ATOM_DRAW_RANDOM, 0},
-    {"piqa", read_piqa, "label", false, ATOM_DRAW_RANDOM, 1},
-    {"winogrande", read_winogrande, "answer", false, ATOM_DRAW_RANDOM, 1},
+    {"arc", read_arc, NULL, false, ATOM_DRAW_RANDOM, 0, NULL},
+    {"blimp", read_blimp, NULL, false, ATOM_DRAW_NONE, 0, NULL},
+    {"boolq", read_boolq, NULL, false, ATOM_DRAW_RANDOM, 1, NULL},
+    {"copa", read_copa, NULL, false, ATOM_DRAW_RANDOM, 1, NULL},
+    {"hellaswag", atom_hellaswag_read, NULL, false, ATOM_DRAW_RANDOM, 1, NULL},
+    {"lambada", read_lambada, NULL, false, ATOM_DRAW_RANDOM, 0, " "},
+    {"mmlu", read_mmlu, NULL, true, ATOM_DRAW_FIRST, 0, NULL},
+    {"openbookqa", read_openbookqa, NULL, false, ATOM_DRAW_RANDOM, 0, NULL},
+    {"piqa", read_piqa, "label", false, ATOM_DRAW_RANDOM, 1, NULL},
+    {"winogrande", read_winogrande, "answer", false, ATOM_DRAW_RANDOM, 1, NULL},
 };
 
 const struct atom_task_format *atom_task_format(int i)

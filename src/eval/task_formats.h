@@ -16,7 +16,8 @@ struct atom_task_format {
     const char *label; /* the field that a file of labels fills; NULL: records have theirs */
     bool csv;          /* records may be lines of CSV without a head: question, four choices, a letter */
     enum atom_task_draw draw;
-    int more; /* examples that are drawn and not used unless one of them is the item itself */
+    int more;        /* examples that are drawn and not used unless one of them is the item itself */
+    const char *gap; /* between an example's context and its answer; NULL: nothing */
 };
 
 /* One for each word of ATOM_TASK_FORMATS, in their order; NULL past the last. */
