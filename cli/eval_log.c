@@ -203,6 +203,8 @@ void eval_log_item(void *user, const struct atom_task_item *item)
         json_object_set_new(o, "best_norm", json_integer(item->best_norm));
         json_object_set_new(o, "right_norm", json_boolean(item->right_norm));
     }
+    if (item->cut)
+        json_object_set_new(o, "cut", json_true());
     log->bad |= log->at < json_array_size(log->lines);
     if (!log->bad)
         log->lost |= !eval_put_line(log->out, o, DIGITS);

@@ -84,6 +84,8 @@ static enum atom_status print_score(const struct task_run *run, const struct ato
     json_t *o = eval_score_json(&run->log.task, s);
     if (o && !s->subtask)
         json_object_set_new(o, "seconds", json_real(seconds));
+    if (o && run->opt.cut)
+        json_object_set_new(o, "cut", json_integer(s->cut));
     if (o) {
         eval_put_line(stdout, o, 12); /* cli_finish sees what is lost */
         return ATOM_OK;
@@ -100,6 +102,9 @@ static enum atom_status print_result(const struct task_run *run, const struct at
     for (int i = 0; run->by_subtask && i < r->n_subtasks && !st; i++)
         st = print_score(run, &r->subtasks[i], seconds, err);
     fflush(stdout);
+    if (r->all.cut)
+        fprintf(stderr, "atom: %s: %lld of %lld items lost their first tokens\n", run->log.task.file,
+                (long long)r->all.cut, (long long)r->all.n);
     return st;
 }
 
@@ -225,6 +230,8 @@ int eval_tasks(int argc, char **argv)
         {"example-labels", 0, CLI_TEXT, "FILE", &asked.examples.labels, 0, 0, "the labels of these", NULL},
         {"seed", 0, CLI_SIZE, "N", &opt->seed, 0, 0, "chooses the examples (1234)", NULL},
         {"limit", 0, CLI_INT, "N", &opt->limit, 0, 1 << 30, "score the first N items of a file (0: all)", NULL},
+        {"cut", 0, CLI_FLAG, NULL, &opt->cut, 0, 0, "items longer than the model's positions lose their first tokens",
+         NULL},
         {"by-subtask", 0, CLI_FLAG, NULL, &run.by_subtask, 0, 0, "a line for each \"task\" that items name too", NULL},
         {"log", 0, CLI_TEXT, "FILE", &asked.log, 0, 0, "one JSON line an item: log-likelihoods and what they chose",
          NULL},

@@ -419,7 +419,7 @@ static void ties_go_to_the_first(void **state)
 static void means_and_their_errors(void **state)
 {
     const char *line = "{\"context\": \"a\", \"continuation\": \" b\"}\n";
-    const struct atom_task_verdict v[] = {{true, false, -1}, {false, false, -2}, {true, false, -6}};
+    const struct atom_task_verdict v[] = {{true, false, false, -1}, {false, false, true, -2}, {true, false, false, -6}};
     struct atom_error err = {0};
     struct atom_task_items items;
     struct atom_task_result r;
@@ -431,6 +431,7 @@ static void means_and_their_errors(void **state)
     assert_ok(atom_task_sum_up(&items, v, 3, &r, &err), &err);
     assert_near(r.all.acc, 2.0 / 3, 1e-12);
     assert_near(r.all.acc_stderr, 1.0 / 3, 1e-12);
+    assert_int_equal(r.all.cut, 1);
     assert_near(r.all.ppl, exp(3), 1e-9);
     assert_near(r.all.ppl_stderr, exp(3) * sqrt(7.0 / 3), 1e-9); /* variance 14/2, over 3 items */
     atom_task_result_free(&r);

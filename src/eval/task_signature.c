@@ -32,12 +32,12 @@ enum atom_status atom_task_signature(const char *dir, const struct atom_task_fil
     enum atom_status st = atom_fingerprint_model(dir, &model, err);
     if (st)
         return st;
-    json_t *o = json_pack("{s:s, s:s, s:o, s:o, s:o, s:s, s:s?, s:i, s:o, s:o, s:s?, s:I, s:i}", "version",
-                          atom_version(), "arithmetic", arithmetic(), "model", hash_json(model), "items",
-                          text_json(&file->records), "labels", text_json(&file->labels), "format", format->name,
-                          "subject", file->subject, "few_shot", opt->n_examples, "examples",
-                          text_json(&examples->records), "example_labels", text_json(&examples->labels),
-                          "example_subject", examples->subject, "seed", (json_int_t)opt->seed, "limit", opt->limit);
+    json_t *o = json_pack(
+        "{s:s, s:s, s:o, s:o, s:o, s:s, s:s?, s:i, s:o, s:o, s:s?, s:I, s:i, s:b}", "version", atom_version(),
+        "arithmetic", arithmetic(), "model", hash_json(model), "items", text_json(&file->records), "labels",
+        text_json(&file->labels), "format", format->name, "subject", file->subject, "few_shot", opt->n_examples,
+        "examples", text_json(&examples->records), "example_labels", text_json(&examples->labels), "example_subject",
+        examples->subject, "seed", (json_int_t)opt->seed, "limit", opt->limit, "cut", opt->cut);
     char *text = o ? json_dumps(o, 0) : NULL;
     json_decref(o);
     if (!text)
