@@ -489,6 +489,100 @@ static bool stop(void *user, const struct atom_progress *p)
     return false;
 }
 
+/* Fronts that items share, rows that differ in their last token alone, and batches that take over sequences: each item
+ * comes out as it does alone. */
+static void fronts_do_not_show(void **state)
+{
+    enum { ITEMS = 24 };
+    static struct heard together, alone;
+    static char text[ITEMS * 2048], front[1500];
+    struct atom_model *m = tiny();
+    struct atom_task_result r;
+    size_t starts[ITEMS + 1] = {0};
+    (void)state;
+    for (int i = 0; i < 40; i++)
+        strcat(front, i % 2 ? "and the old queen saw it. " : "The king went home ");
+    for (int i = 0; i < ITEMS; i++)
+        starts[i + 1] =
+            starts[i] + (size_t)sprintf(text + starts[i],
+                                        "{\"context\": \"%.*s Then%s he\", \"choices\": [\" was\", \" is\", "
+                                        "\" was\", \" was %s\"], \"gold\": 0}\n",
+                                        700 + i % 5, i % 4 == 3 ? front + 100 : front, i % 3 ? " so" : "",
+                                        i % 2 ? "old" : "there in the morning");
+    evaluate(m, text, 0, &together, &r);
+    atom_task_result_free(&r);
+    for (int i = 0; i < ITEMS; i++) {
+        char saved = text[starts[i + 1]];
+        text[starts[i + 1]] = 0;
+        evaluate(m, text + starts[i], 0, &alone, &r);
+        text[starts[i + 1]] = saved;
+        assert_memory_equal(alone.at[0].ll, together.at[i].ll, (size_t)alone.at[0].n * sizeof(double));
+        assert_memory_equal(&together.at[i].ll[0], &together.at[i].ll[2], sizeof(double));
+        atom_task_result_free(&r);
+    }
+    atom_model_close(m);
+}
+
+/* The last tokens of a row that is too long, as many as there are positions, score as the whole of a text that begins
+ * with them. */
+static void long_items_are_cut(void **state)
+{
+    static struct heard h;
+    static char text[1 << 16];
+    struct atom_model *m = tiny();
+    struct atom_error err = {0};
+    struct atom_task_result r;
+    const struct atom_task_options opt = {.cut = true, .on_item = hear, .item_user = &h};
+    const int most = atom_model_info(m)->max_position;
+    (void)state;
+    strcpy(text, GOOD "{\"context\": \"");
+    for (int i = 0; i < 2 * most; i++)
+        strcat(text, " king");
+    strcat(text, "\", \"choices\": [\" king\", \" king king\"], \"gold\": 0}\n");
+    const struct atom_task_file file = file_of(text);
+    h.n = 0;
+    assert_ok(atom_eval_task(m, &file, &opt, &r, &err), &err);
+    assert_int_equal(r.all.cut, 1);
+    assert_int_equal(h.n, 2);
+    assert_int_equal(h.at[1].tokens[1], 2);
+    atom_task_result_free(&r);
+
+    /* Without a BOS in front: by hand. */
+    struct atom_session *s;
+    int seq, rows[2] = {most - 2, most - 1}, vocab = atom_model_info(m)->vocab;
+    int32_t *ids = malloc((size_t)most * sizeof *ids);
+    float *logits = malloc(2 * (size_t)vocab * sizeof *logits);
+    assert_non_null(ids);
+    assert_non_null(logits);
+    struct atom_ids king;
+    assert_ok(atom_tokenizer_encode(atom_model_tokenizer(m), "king king", 9, 0, &king, &err), &err);
+    assert_int_equal(king.n, 2);
+    for (int i = 0; i < most; i++)
+        ids[i] = king.ids[1];
+    const struct atom_session_options so = {1, most, most};
+    assert_ok(atom_session_create(m, &so, &s, &err), &err);
+    assert_ok(atom_session_add(s, &seq, &err), &err);
+    struct atom_step_seq step = {.sequence = seq, .tokens = ids, .n_tokens = most};
+    assert_ok(atom_session_step(s, &step, 1, &err), &err);
+    assert_ok(atom_session_logits(s, rows, 2, logits, &err), &err);
+    double want = 0;
+    for (int i = 0; i < 2; i++) {
+        double total = 0;
+        for (int v = 0; v < vocab; v++)
+            total += exp((double)logits[i * vocab + v]);
+        want += (double)logits[i * vocab + ids[0]] - log(total);
+        if (i == 0)
+            continue;
+        assert_near(h.at[1].ll[0], (double)logits[vocab + ids[0]] - log(total), 1e-4);
+    }
+    assert_near(h.at[1].ll[1], want, 1e-4);
+    atom_session_free(s);
+    atom_ids_free(&king);
+    free(ids);
+    free(logits);
+    atom_model_close(m);
+}
+
 static void what_stops_a_task(void **state)
 {
     struct atom_error err = {0};
@@ -535,6 +629,8 @@ int main(void)
         cmocka_unit_test(ties_go_to_the_first),
         cmocka_unit_test(means_and_their_errors),
         cmocka_unit_test(known_items_are_not_scored_again),
+        cmocka_unit_test(fronts_do_not_show),
+        cmocka_unit_test(long_items_are_cut),
         cmocka_unit_test(what_stops_a_task),
     };
     int rc = cmocka_run_group_tests_name("tasks", tests, NULL, NULL);
