@@ -170,6 +170,7 @@ static enum atom_status all_files(struct task_run *run, const char **files, int 
 /* What the command line asks for, beyond run->opt. */
 struct asked {
     const char *labels, *log;
+    uint64_t seed;
     bool resume;
     struct task_file examples;
 };
@@ -179,6 +180,7 @@ static enum atom_status execute(struct task_run *run, struct asked *asked, const
 {
     struct atom_error at_close = {0};
     run->dir = args[0];
+    run->opt.seed = (uint32_t)asked->seed;
     run->widest = run->by_subtask ? 50 : 20;
     run->opt.progress = show;
     run->opt.user = run;
@@ -209,6 +211,8 @@ static int check(const struct cli_command *cmd, const struct task_run *run, cons
         return cli_usage(cmd, "--labels are those of one file");
     if (a->examples.name && !run->opt.n_examples)
         return cli_usage(cmd, "--examples are for --few-shot N");
+    if (a->seed > UINT32_MAX)
+        return cli_usage(cmd, "--seed takes a whole number from 0 to %u", UINT32_MAX);
     if (a->examples.labels && !a->examples.name)
         return cli_usage(cmd, "--example-labels are those of --examples FILE");
     return CLI_GO_ON;
@@ -216,9 +220,9 @@ static int check(const struct cli_command *cmd, const struct task_run *run, cons
 
 int eval_tasks(int argc, char **argv)
 {
-    struct task_run run = {.opt = {.seed = 1234}};
+    struct task_run run = {0};
     struct atom_task_options *opt = &run.opt;
-    struct asked asked = {0};
+    struct asked asked = {.seed = 1234};
     bool quiet = false;
     const struct cli_option options[] = {
         {"format", 0, CLI_WORD, ATOM_TASK_FORMATS, &opt->format, 0, 0, "what the files are, where not items as above",
@@ -228,7 +232,7 @@ int eval_tasks(int argc, char **argv)
         {"examples", 0, CLI_TEXT, "FILE", &asked.examples.name, 0, 0,
          "they are drawn from here, not from the file's other items", NULL},
         {"example-labels", 0, CLI_TEXT, "FILE", &asked.examples.labels, 0, 0, "the labels of these", NULL},
-        {"seed", 0, CLI_SIZE, "N", &opt->seed, 0, 0, "chooses the examples (1234)", NULL},
+        {"seed", 0, CLI_SIZE, "N", &asked.seed, 0, 0, "chooses the examples (1234)", NULL},
         {"limit", 0, CLI_INT, "N", &opt->limit, 0, 1 << 30, "score the first N items of a file (0: all)", NULL},
         {"cut", 0, CLI_FLAG, NULL, &opt->cut, 0, 0, "items longer than the model's positions lose their first tokens",
          NULL},

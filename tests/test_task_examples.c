@@ -2,7 +2,7 @@
 /* What stands in front of items: which examples, in which order, and their wording. */
 #include "helpers.h"
 
-#include "eval/python_random.h"
+#include "base/python_random.h"
 #include "eval/task_examples.h"
 
 enum { PIQA = 9, MMLU = 7, LAMBADA = 6, WINOGRANDE = 10, BLIMP = 2 };
@@ -34,7 +34,7 @@ static void one_more_is_drawn(void **state)
     parse(P("x") P("y") P("z"), PIQA, &items);
     parse(P("a") P("b") P("c") P("d") P("e") P("f") P("g"), PIQA, &from);
     put(&items, &from, PIQA, 5);
-    atom_python_seed(&random, 1234);
+    atom_python_random_seed(&random, 1234);
     for (int i = 0; i < items.n; i++) {
         char want[1024] = "";
         int drawn[6];

@@ -405,7 +405,7 @@ struct atom_task_options {
     int format;                            /* of records and examples */
     int n_examples;                        /* solved items in front of each; 255 are the most */
     const struct atom_task_file *examples; /* where they are drawn from; NULL: from the file's other items */
-    uint64_t seed;                         /* which are drawn */
+    uint32_t seed;                         /* which are drawn */
     int limit;                             /* score the first N items; 0: all. The others are checked nevertheless */
     bool cut; /* an item longer than the model's positions loses its first tokens, as in the harness */
     atom_task_recall_fn *recall; /* may be NULL */

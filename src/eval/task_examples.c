@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "eval/task_examples.h"
 
-#include "eval/python_random.h"
+#include "base/python_random.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +29,7 @@ static bool fill_pool(struct pool *p, const struct atom_task_examples *ex, const
     for (int i = 0; p->at && i < ex->from->n; i++)
         if (same_subtask(subtask, ex->from->at[i].subtask))
             p->at[p->n++] = i;
-    atom_python_seed(&p->random, ex->seed);
+    atom_python_random_seed(&p->random, ex->seed);
     return p->at;
 }
 

@@ -11,7 +11,7 @@ struct atom_task_examples {
     const struct atom_task_format *format;
     const struct atom_task_items *from; /* of the same kind as the items; may be the items themselves */
     int n;                              /* in front of each item; 0: the description alone */
-    uint64_t seed;
+    uint32_t seed;
 };
 
 /* Fills `front` of the first n items. Examples have the item's "task", where it has one; each "task" draws its own from
