@@ -180,7 +180,7 @@ static enum atom_status put_label(struct reader *r, const struct atom_task_sourc
 static enum atom_status convert(const struct reader *r, struct atom_task_source *item, struct atom_error *err)
 {
     struct atom_task_record in = {
-        .record = item->record, .line = item->line, .subject = r->file->subject, .kept = json_array(), .err = err};
+        .json = item->record, .line = item->line, .subject = r->file->subject, .kept = json_array(), .err = err};
     item->root = r->format->read ? r->format->read(&in) : json_incref(item->record);
     if (!item->root && !in.status)
         in.status = atom_fail_nomem(err, 64);

@@ -21,7 +21,7 @@ void atom_record_refuse(struct atom_task_record *in, const char *fmt, ...)
 
 const json_t *atom_record_find(const struct atom_task_record *in, const char *path)
 {
-    const json_t *value = in->record;
+    const json_t *value = in->json;
     while (*path && value) {
         char name[64];
         size_t n = strcspn(path, ".");

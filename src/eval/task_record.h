@@ -13,7 +13,7 @@
  *
  * A path names members and entries, with dots between: "question.stem", "choices.0.text". */
 struct atom_task_record {
-    const json_t *record;
+    const json_t *json;
     int line;
     const char *subject; /* what the record does not say itself; may be NULL */
     json_t *kept;        /* an array of strings made on the way */
