@@ -59,6 +59,8 @@ def log_of_items():
         assert l["subtask"] == item["task"] and l["gold"] == item["gold"] and len(l["tokens"]) == len(lls)
         assert l["best"] == lls.index(max(lls)) and l["best_norm"] == norm.index(max(norm)), l
         assert l["right"] == (l["best"] == l["gold"]) and l["right_norm"] == (l["best_norm"] == l["gold"])
+    # All digits: sums of differences of float32 numbers have few bits.
+    assert all((x * 2.0**40).is_integer() for l in lines for x in l["loglikelihoods"]), lines
     assert abs(a["acc"] - sum(l["right"] for l in lines[:3]) / 3) < 1e-9
     assert abs(a["acc_norm"] - sum(l["right_norm"] for l in lines[:3]) / 3) < 1e-9
     mean = sum(l["loglikelihoods"][0] for l in lines[3:]) / 3

@@ -489,15 +489,33 @@ static bool stop(void *user, const struct atom_progress *p)
     return false;
 }
 
-/* Fronts that items share, rows that differ in their last token alone, and batches that take over sequences: each item
- * comes out as it does alone. */
+/* Each of n items, told together, as it is told alone. starts [n + 1] are offsets of lines. */
+static void assert_same_alone(char *text, const size_t *starts, int n)
+{
+    static struct heard together, alone;
+    struct atom_model *m = tiny();
+    struct atom_task_result r;
+    evaluate(m, text, 0, &together, &r);
+    atom_task_result_free(&r);
+    assert_int_equal(together.n, n);
+    for (int i = 0; i < n; i++) {
+        char saved = text[starts[i + 1]];
+        text[starts[i + 1]] = 0;
+        evaluate(m, text + starts[i], 0, &alone, &r);
+        text[starts[i + 1]] = saved;
+        assert_memory_equal(alone.at[0].ll, together.at[i].ll, (size_t)alone.at[0].n * sizeof(double));
+        assert_int_equal(alone.at[0].right, together.at[i].right);
+        atom_task_result_free(&r);
+    }
+    atom_model_close(m);
+}
+
+/* Fronts that items share, rows that differ in their last token alone or in more, and batches that take over sequences.
+ */
 static void fronts_do_not_show(void **state)
 {
     enum { ITEMS = 24 };
-    static struct heard together, alone;
     static char text[ITEMS * 2048], front[1500];
-    struct atom_model *m = tiny();
-    struct atom_task_result r;
     size_t starts[ITEMS + 1] = {0};
     (void)state;
     for (int i = 0; i < 40; i++)
@@ -506,21 +524,29 @@ static void fronts_do_not_show(void **state)
         starts[i + 1] =
             starts[i] + (size_t)sprintf(text + starts[i],
                                         "{\"context\": \"%.*s Then%s he\", \"choices\": [\" was\", \" is\", "
-                                        "\" was\", \" was %s\"], \"gold\": 0}\n",
+                                        "\" was old\", \" had %s\"], \"gold\": 0}\n",
                                         700 + i % 5, i % 4 == 3 ? front + 100 : front, i % 3 ? " so" : "",
                                         i % 2 ? "old" : "there in the morning");
-    evaluate(m, text, 0, &together, &r);
-    atom_task_result_free(&r);
-    for (int i = 0; i < ITEMS; i++) {
-        char saved = text[starts[i + 1]];
-        text[starts[i + 1]] = 0;
-        evaluate(m, text + starts[i], 0, &alone, &r);
-        text[starts[i + 1]] = saved;
-        assert_memory_equal(alone.at[0].ll, together.at[i].ll, (size_t)alone.at[0].n * sizeof(double));
-        assert_memory_equal(&together.at[i].ll[0], &together.at[i].ll[2], sizeof(double));
-        atom_task_result_free(&r);
-    }
-    atom_model_close(m);
+    assert_same_alone(text, starts, ITEMS);
+}
+
+/* The same where the rows of an item differ in their contexts, each other's and the next item's in turn. */
+static void contexts_do_not_show(void **state)
+{
+    enum { ITEMS = 24 };
+    static const char *const names[] = {"king", "queen", "old man", "house"};
+    static char text[ITEMS * 4096], front[1500];
+    size_t starts[ITEMS + 1] = {0};
+    (void)state;
+    for (int i = 0; i < 30; i++)
+        strcat(front, i % 2 ? "and saw it. " : "There she went home ");
+    for (int i = 0; i < ITEMS; i++)
+        starts[i + 1] =
+            starts[i] + (size_t)sprintf(text + starts[i],
+                                        "{\"contexts\": [\"The %s %s the\", \"The %s %s the\", \"The %s %s "
+                                        "the\"], \"continuation\": \" end of it\", \"gold\": 2}\n",
+                                        names[i % 4], front, names[(i + 1) % 4], front, names[i % 4], front);
+    assert_same_alone(text, starts, ITEMS);
 }
 
 /* The last tokens of a row that is too long, as many as there are positions, score as the whole of a text that begins
@@ -630,6 +656,7 @@ int main(void)
         cmocka_unit_test(means_and_their_errors),
         cmocka_unit_test(known_items_are_not_scored_again),
         cmocka_unit_test(fronts_do_not_show),
+        cmocka_unit_test(contexts_do_not_show),
         cmocka_unit_test(long_items_are_cut),
         cmocka_unit_test(what_stops_a_task),
     };
