@@ -1,217 +1,245 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* atom eval tasks MODEL FILE... */
+#include "eval_log.h"
 #include "eval_measures.h"
+#include "eval_scores.h"
 #include "files.h"
 #include "options.h"
 #include "progress.h"
 
-#include <errno.h>
-#include <jansson.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct run {
+/* A file of records with its labels, as named and as read. */
+struct task_file {
+    const char *name, *labels; /* NULL: none */
+    struct atom_task_file file;
+    char subject[64];
+};
+
+struct task_run {
+    const char *dir;
     struct atom_model *model;
     struct atom_task_options opt;
     struct cli_progress bar;
+    struct eval_log log;
     bool json, by_subtask;
-    FILE *log;      /* NULL: none */
-    bool log_short; /* lines are missing */
-    const char *log_name;
     int widest; /* name of the table's first column */
-    const char *file, *stem;
-    int stem_bytes;
 };
 
-/* FILE without its folders and what follows the last dot. */
-static void name_task(struct run *run, const char *file)
+/* ---- files in ---------------------------------------------------------------------------------------------------- */
+
+/* MMLU's authors call their files SUBJECT_test.csv and so on. */
+static void name_subject(struct task_file *f)
 {
-    const char *slash = strrchr(file, '/');
-    run->file = file;
-    run->stem = slash ? slash + 1 : file;
-    const char *dot = strrchr(run->stem, '.');
-    run->stem_bytes = dot && dot > run->stem ? (int)(dot - run->stem) : (int)strlen(run->stem);
-}
-
-/* ---- JSON -------------------------------------------------------------------------------------------------------- */
-
-static json_t *number(double x) { return isnan(x) ? json_null() : json_real(x); }
-
-/* A line of its own; frees the object. */
-static bool put_line(FILE *out, json_t *o)
-{
-    char *text = o ? json_dumps(o, JSON_REAL_PRECISION(12)) : NULL;
-    bool ok = text && fprintf(out, "%s\n", text) >= 0;
-    free(text);
-    json_decref(o);
-    return ok;
-}
-
-static json_t *score_json(const struct run *run, const struct atom_task_score *s)
-{
-    json_t *o = json_pack("{s:s%, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "task", run->stem, (size_t)run->stem_bytes,
-                          "file", run->file, "n", (json_int_t)s->n, "acc", number(s->acc), "acc_stderr",
-                          number(s->acc_stderr), "acc_norm", number(s->acc_norm), "acc_norm_stderr",
-                          number(s->acc_norm_stderr), "ppl", number(s->ppl), "ppl_stderr", number(s->ppl_stderr));
-    if (s->subtask && json_object_set_new(o, "subtask", json_string(s->subtask))) {
-        json_decref(o);
-        return NULL;
+    static const char *const ends[] = {"_test", "_val", "_dev"};
+    const struct eval_task_name name = eval_name_task(f->name);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        size_t n = strlen(ends[i]), all = (size_t)name.stem_bytes;
+        if (all <= n || all - n >= sizeof f->subject || memcmp(name.stem + all - n, ends[i], n) != 0)
+            continue;
+        snprintf(f->subject, sizeof f->subject, "%.*s", (int)(all - n), name.stem);
+        if (f->subject[strspn(f->subject, "abcdefghijklmnopqrstuvwxyz_")] == 0)
+            f->file.subject = f->subject;
     }
-    return o;
 }
 
-static void log_item(void *user, const struct atom_task_item *item)
+static enum atom_status read_text(const char *name, struct atom_task_text *out, struct atom_error *err)
 {
-    struct run *run = user;
-    json_t *lls = json_array(), *tokens = json_array();
-    for (int i = 0; i < item->n; i++) {
-        json_array_append_new(lls, json_real(item->loglikelihoods[i]));
-        json_array_append_new(tokens, json_integer(item->n_tokens[i]));
+    char *text;
+    enum atom_status st = cli_read_file(name, &text, &out->n_bytes, err);
+    if (!st) {
+        out->name = name;
+        out->text = text;
     }
-    json_t *o = json_pack("{s:s%, s:i, s:o, s:o, s:b}", "task", run->stem, (size_t)run->stem_bytes, "line", item->line,
-                          "loglikelihoods", lls, "tokens", tokens, "right", item->right);
-    if (item->subtask)
-        json_object_set_new(o, "subtask", json_string(item->subtask));
-    if (item->gold >= 0) {
-        json_object_set_new(o, "gold", json_integer(item->gold));
-        json_object_set_new(o, "best", json_integer(item->best));
-    }
-    if (item->best_norm >= 0) {
-        json_object_set_new(o, "best_norm", json_integer(item->best_norm));
-        json_object_set_new(o, "right_norm", json_boolean(item->right_norm));
-    }
-    run->log_short |= !put_line(run->log, o);
+    return st;
 }
 
-/* ---- table ------------------------------------------------------------------------------------------------------- */
-
-static const char *spell(double value, double error, char text[64])
+static enum atom_status read_task(struct task_file *f, struct atom_error *err)
 {
-    if (isnan(value))
-        return "-";
-    if (isnan(error))
-        snprintf(text, 64, "%.2f", value);
-    else
-        snprintf(text, 64, "%.2f +- %.2f", value, error);
-    return text;
+    enum atom_status st = read_text(f->name, &f->file.records, err);
+    if (!st && f->labels)
+        st = read_text(f->labels, &f->file.labels, err);
+    name_subject(f);
+    return st;
 }
 
-static void print_row(const struct run *run, const struct atom_task_score *s)
+static void free_task(struct task_file *f)
 {
-    char acc[64], acc_norm[64], ppl[64];
-    if (s->subtask)
-        printf("  %-*s", run->widest - 2, s->subtask);
-    else
-        printf("%-*.*s", run->widest, run->stem_bytes, run->stem);
-    printf("  %7lld  %16s  %16s  %s\n", (long long)s->n, spell(100 * s->acc, 100 * s->acc_stderr, acc),
-           spell(100 * s->acc_norm, 100 * s->acc_norm_stderr, acc_norm), spell(s->ppl, s->ppl_stderr, ppl));
+    free((char *)f->file.records.text);
+    free((char *)f->file.labels.text);
+    f->file = (struct atom_task_file){0};
 }
 
-static void print_head(const struct run *run)
-{
-    printf("%-*s  %7s  %16s  %16s  %s\n", run->widest, "task", "items", "acc %", "acc_norm %", "ppl");
-}
-
-/* ---- files ------------------------------------------------------------------------------------------------------- */
+/* ---- scores out -------------------------------------------------------------------------------------------------- */
 
 /* Seconds go to the line of all items alone. */
-static enum atom_status print_score(const struct run *run, const struct atom_task_score *s, double seconds,
+static enum atom_status print_score(const struct task_run *run, const struct atom_task_score *s, double seconds,
                                     struct atom_error *err)
 {
     if (!run->json) {
-        print_row(run, s);
+        eval_print_row(&run->log.task, run->widest, s);
         return ATOM_OK;
     }
-    json_t *o = score_json(run, s);
+    json_t *o = eval_score_json(&run->log.task, s);
     if (o && !s->subtask)
         json_object_set_new(o, "seconds", json_real(seconds));
+    if (o && run->opt.cut)
+        json_object_set_new(o, "cut", json_integer(s->cut));
     if (o) {
-        put_line(stdout, o); /* cli_finish sees what is lost */
+        eval_put_line(stdout, o, 12); /* cli_finish sees what is lost */
         return ATOM_OK;
     }
     err->code = ATOM_ERR_FORMAT;
-    snprintf(err->message, sizeof err->message, "%.900s: no JSON can name it: it is not UTF-8", run->file);
+    snprintf(err->message, sizeof err->message, "%.900s: no JSON can name it: it is not UTF-8", run->log.task.file);
     return err->code;
 }
 
-static enum atom_status print_result(const struct run *run, const struct atom_task_result *r, double seconds,
+static enum atom_status print_result(const struct task_run *run, const struct atom_task_result *r, double seconds,
                                      struct atom_error *err)
 {
     enum atom_status st = print_score(run, &r->all, seconds, err);
     for (int i = 0; run->by_subtask && i < r->n_subtasks && !st; i++)
         st = print_score(run, &r->subtasks[i], seconds, err);
     fflush(stdout);
+    if (r->all.cut)
+        fprintf(stderr, "atom: %s: %lld of %lld items lost their first tokens\n", run->log.task.file,
+                (long long)r->all.cut, (long long)r->all.n);
     return st;
 }
 
-static enum atom_status lost_log(const struct run *run, struct atom_error *err)
+/* ---- one file after the other ------------------------------------------------------------------------------------ */
+
+/* After each batch: what was scored is logged before it is told. */
+static bool show(void *user, const struct atom_progress *p)
 {
-    err->code = ATOM_ERR_IO;
-    snprintf(err->message, sizeof err->message, "%s: %s", run->log_name,
-             errno ? strerror(errno) : "some of it could not be written");
-    return err->code;
+    struct task_run *run = user;
+    return eval_log_flush(&run->log) && cli_progress_show(&run->bar, p);
 }
 
-static enum atom_status one_file(struct run *run, const char *file, struct atom_error *err)
+static enum atom_status begin_log(struct task_run *run, const struct task_file *f, struct atom_error *err)
 {
-    struct atom_task_result r;
-    char *text;
-    size_t n_bytes;
-    enum atom_status st = cli_read_file(file, &text, &n_bytes, err);
-    if (st)
-        return st;
+    const struct eval_task_name name = eval_name_task(f->name);
+    char *signature = NULL;
+    enum atom_status st = ATOM_OK;
+    if (run->log.name)
+        st = atom_task_signature(run->dir, &f->file, &run->opt, &signature, err);
+    st = st ? st : eval_log_begin(&run->log, &name, signature, err);
+    free(signature);
+    return st;
+}
+
+static enum atom_status score(struct task_run *run, const struct task_file *f, struct atom_error *err)
+{
+    struct atom_task_result r = {0};
     double started = cli_seconds();
     run->bar.started = 0;
-    name_task(run, file);
-    st = atom_eval_task(run->model, text, n_bytes, &run->opt, &r, err);
+    enum atom_status st = begin_log(run, f, err);
+    st = st ? st : atom_eval_task(run->model, &f->file, &run->opt, &r, err);
     cli_progress_end(&run->bar);
-    free(text);
-    if (st) {
-        eval_name_file(err, file);
-        return st;
-    }
-    st = print_result(run, &r, cli_seconds() - started, err);
+    if (st == ATOM_ERR_CANCELLED && !cli_interrupted()) /* the log's doing, which says why */
+        st = ATOM_OK;
+    else
+        st = st ? st : print_result(run, &r, cli_seconds() - started, err);
+    st = st ? st : eval_log_end(&run->log, &r.all, err);
     atom_task_result_free(&r);
-    errno = 0;
-    if (!st && run->log && (fflush(run->log) || ferror(run->log) || run->log_short))
-        st = lost_log(run, err);
     return st;
 }
 
-static enum atom_status all_files(struct run *run, const char **args, int n, struct atom_error *err)
+static enum atom_status one_file(struct task_run *run, struct task_file *f, struct atom_error *err)
 {
-    run->opt.progress = cli_progress_show;
-    run->opt.user = &run->bar;
-    run->widest = run->by_subtask ? 50 : 20;
-    if (run->log_name) {
-        run->opt.on_item = log_item;
-        run->opt.item_user = run;
-        run->log = fopen(run->log_name, "w");
-        if (!run->log)
-            return lost_log(run, err);
-    }
-    enum atom_status st = atom_model_open(args[0], &run->model, err);
-    if (!st && !run->json)
-        print_head(run);
-    for (int i = 1; i < n && !st; i++)
-        st = one_file(run, args[i], err);
-    errno = 0;
-    if (run->log && fclose(run->log) && !st)
-        st = lost_log(run, err);
+    enum atom_status st = read_task(f, err);
+    st = st ? st : score(run, f, err);
+    free_task(f);
     return st;
+}
+
+static enum atom_status all_files(struct task_run *run, const char **files, int n, const char *labels,
+                                  struct atom_error *err)
+{
+    enum atom_status st = atom_model_open(run->dir, &run->model, err);
+    if (!st && !run->json)
+        eval_print_head(run->widest);
+    for (int i = 0; i < n && !st; i++) {
+        struct task_file f = {.name = files[i], .labels = labels};
+        st = one_file(run, &f, err);
+    }
+    return st;
+}
+
+/* What the command line asks for, beyond run->opt. */
+struct asked {
+    const char *labels, *log;
+    uint64_t seed;
+    bool resume;
+    struct task_file examples;
+};
+
+static enum atom_status execute(struct task_run *run, struct asked *asked, const char **args, int n,
+                                struct atom_error *err)
+{
+    struct atom_error at_close = {0};
+    run->dir = args[0];
+    run->opt.seed = (uint32_t)asked->seed;
+    run->widest = run->by_subtask ? 50 : 20;
+    run->opt.progress = show;
+    run->opt.user = run;
+    enum atom_status st = eval_log_open(&run->log, asked->log, asked->resume, err);
+    if (asked->log) {
+        run->opt.on_item = eval_log_item;
+        run->opt.recall = asked->resume ? eval_log_recall : NULL;
+        run->opt.item_user = run->opt.recall_user = &run->log;
+    }
+    if (!st && asked->examples.name) {
+        st = read_task(&asked->examples, err);
+        run->opt.examples = &asked->examples.file;
+    }
+    st = st ? st : all_files(run, args + 1, n - 1, asked->labels, err);
+    free_task(&asked->examples);
+    if (eval_log_close(&run->log, &at_close) && !st) {
+        *err = at_close;
+        st = err->code;
+    }
+    return st;
+}
+
+static int check(const struct cli_command *cmd, const struct task_run *run, const struct asked *a, int n)
+{
+    if (a->resume && !a->log)
+        return cli_usage(cmd, "--resume goes on with a --log FILE");
+    if (a->labels && n > 2)
+        return cli_usage(cmd, "--labels are those of one file");
+    if (a->examples.name && !run->opt.n_examples)
+        return cli_usage(cmd, "--examples are for --few-shot N");
+    if (a->seed > UINT32_MAX)
+        return cli_usage(cmd, "--seed takes a whole number from 0 to %u", UINT32_MAX);
+    if (a->examples.labels && !a->examples.name)
+        return cli_usage(cmd, "--example-labels are those of --examples FILE");
+    return CLI_GO_ON;
 }
 
 int eval_tasks(int argc, char **argv)
 {
-    struct run run = {0};
+    struct task_run run = {0};
+    struct atom_task_options *opt = &run.opt;
+    struct asked asked = {.seed = 1234};
     bool quiet = false;
     const struct cli_option options[] = {
-        {"limit", 0, CLI_INT, "N", &run.opt.limit, 0, 1 << 30, "score the first N items of a file (0: all)", NULL},
-        {"by-subtask", 0, CLI_FLAG, NULL, &run.by_subtask, 0, 0, "a line for each \"task\" that items name too", NULL},
-        {"log", 0, CLI_TEXT, "FILE", &run.log_name, 0, 0, "one JSON line an item: log-likelihoods and what they chose",
+        {"format", 0, CLI_WORD, ATOM_TASK_FORMATS, &opt->format, 0, 0, "what the files are, where not items as above",
          NULL},
+        {"labels", 0, CLI_TEXT, "FILE", &asked.labels, 0, 0, "a label a line (piqa, winogrande)", NULL},
+        {"few-shot", 'k', CLI_INT, "N", &opt->n_examples, 0, 255, "N solved examples in front of each item", NULL},
+        {"examples", 0, CLI_TEXT, "FILE", &asked.examples.name, 0, 0,
+         "they are drawn from here, not from the file's other items", NULL},
+        {"example-labels", 0, CLI_TEXT, "FILE", &asked.examples.labels, 0, 0, "the labels of these", NULL},
+        {"seed", 0, CLI_SIZE, "N", &asked.seed, 0, 0, "chooses the examples (1234)", NULL},
+        {"limit", 0, CLI_INT, "N", &opt->limit, 0, 1 << 30, "score the first N items of a file (0: all)", NULL},
+        {"cut", 0, CLI_FLAG, NULL, &opt->cut, 0, 0, "items longer than the model's positions lose their first tokens",
+         NULL},
+        {"by-subtask", 0, CLI_FLAG, NULL, &run.by_subtask, 0, 0, "a line for each \"task\" that items name too", NULL},
+        {"log", 0, CLI_TEXT, "FILE", &asked.log, 0, 0, "one JSON line an item: log-likelihoods and what they chose",
+         NULL},
+        {"resume", 0, CLI_FLAG, NULL, &asked.resume, 0, 0, "go on where the log of a stopped run ends", NULL},
         {"json", 0, CLI_FLAG, NULL, &run.json, 0, 0, "one JSON line a file", NULL},
         {"quiet", 'q', CLI_FLAG, NULL, &quiet, 0, 0, "no progress", NULL},
         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
@@ -220,18 +248,24 @@ int eval_tasks(int argc, char **argv)
         "Multiple choice, scored as lm-evaluation-harness does. Each file holds JSON lines of one of these forms:\n"
         "  {\"context\": TEXT, \"choices\": [TEXT, ...], \"gold\": INDEX}\n"
         "  {\"contexts\": [TEXT, ...], \"continuation\": TEXT, \"gold\": INDEX}\n"
-        "  {\"context\": TEXT, \"continuation\": TEXT}",
+        "  {\"context\": TEXT, \"continuation\": TEXT}\n"
+        "or the records of a data set as it is published, whose --format says how they become items.",
         options,
         2,
         -1,
-        "example: atom eval tasks MODEL --json piqa.jsonl winogrande.jsonl"};
+        "examples:\n"
+        "  atom eval tasks MODEL --json piqa.jsonl winogrande.jsonl\n"
+        "  atom eval tasks MODEL --format piqa valid.jsonl --labels valid-labels.lst\n"
+        "  atom eval tasks MODEL --format mmlu -k 5 --examples dev.jsonl test.jsonl --by-subtask\n"
+        "  atom eval tasks MODEL hellaswag.jsonl --log items.log --resume"};
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     struct atom_error err = {0};
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
+    rc = rc == CLI_GO_ON ? check(&cmd, &run, &asked, n) : rc;
     if (rc == CLI_GO_ON) {
         cli_progress_init(&run.bar, quiet);
         cli_catch_interrupts();
-        rc = cli_finish(all_files(&run, args, n, &err) ? cli_fail(&err) : 0);
+        rc = cli_finish(execute(&run, &asked, args, n, &err) ? cli_fail(&err) : 0);
     }
     atom_model_close(run.model);
     free(args);

@@ -53,7 +53,7 @@ static void print_help(const struct cli_command *cmd)
 {
     printf("usage: atom %s\n\n%s\n\n", cmd->usage, cmd->about);
     for (const struct cli_option *o = cmd->options; o->name; o++) {
-        char left[64];
+        char left[160];
         snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
                  o->letter ? "," : " ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
         if (strlen(left) > 28)

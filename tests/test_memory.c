@@ -3,7 +3,7 @@
 #include "failing_malloc.h"
 
 #include "base/file.h"
-#include "eval/task_items.h"
+#include "eval/task_examples.h"
 #include "model/model.h"
 
 #include <sys/stat.h>
@@ -110,11 +110,56 @@ static enum atom_status parse_items(const char *dir, struct atom_error *err)
 {
     static const char text[] = "{\"context\": \"a\", \"choices\": [\" b\", \" c\"], \"gold\": 1}\n"
                                "{\"context\": \"b\", \"choices\": [\" b\", \" c\"], \"gold\": 0}\n";
+    const struct atom_task_file file = {{NULL, text, sizeof text - 1}, {0}, NULL};
     struct atom_task_items items = {0};
     (void)dir;
-    enum atom_status status = atom_task_items_parse(text, sizeof text - 1, &items, err);
+    enum atom_status status = atom_task_items_parse(&file, atom_task_format(0), &items, err);
     atom_task_items_fini(&items);
     return status;
+}
+
+/* Records of a data set with labels apart, and examples in front of what they become. */
+static enum atom_status make_items(const struct atom_task_file *file, const char *name, struct atom_error *err)
+{
+    int format = 0;
+    while (strcmp(atom_task_format(format)->name, name) != 0)
+        format++;
+    struct atom_task_items items = {0};
+    enum atom_status status = atom_task_items_parse(file, atom_task_format(format), &items, err);
+    const struct atom_task_examples examples = {atom_task_format(format), &items, 1, 1234};
+    status = status ? status : atom_task_put_fronts(&items, items.n, &examples, err);
+    atom_task_items_fini(&items);
+    return status;
+}
+
+static enum atom_status read_piqa(const char *dir, struct atom_error *err)
+{
+    static const char text[] = "{\"goal\": \"a\", \"sol1\": \"b\", \"sol2\": \"c\"}\n"
+                               "{\"goal\": \"d\", \"sol1\": \"e\", \"sol2\": \"f\"}\n";
+    const struct atom_task_file file = {{"p", text, sizeof text - 1}, {"l", "0\n1\n", 4}, NULL};
+    (void)dir;
+    return make_items(&file, "piqa", err);
+}
+
+static json_t *hellaswag; /* a record: read from JSON, whose parser does not outlive a failure in names that long */
+
+static enum atom_status read_hellaswag(const char *dir, struct atom_error *err)
+{
+    struct atom_task_record in = {.json = hellaswag, .line = 1, .kept = json_array(), .err = err};
+    json_t *item = atom_hellaswag_read(&in);
+    enum atom_status status = item || in.status ? in.status : ATOM_ERR_NOMEM;
+    (void)dir;
+    json_decref(item);
+    json_decref(in.kept);
+    return status;
+}
+
+static enum atom_status read_mmlu(const char *dir, struct atom_error *err)
+{
+    static const char text[] = "a,1,2,3,4,A\n\"b, c\",1,2,3,4,D\n";
+    const struct atom_task_file file = {{NULL, text, sizeof text - 1}, {0}, "us_law"};
+    (void)dir;
+    return make_items(&file, "mmlu", err);
 }
 
 static void test_all(void **state)
@@ -134,6 +179,12 @@ static void test_all(void **state)
     fail_each(dir, copy_file, false);
     fail_each(dir, replace_dir, false);
     fail_each(dir, parse_items, true);
+    fail_each(dir, read_piqa, true);
+    hellaswag = json_pack("{s:s, s:s, s:s, s:i, s:[s, s, s, s]}", "activity_label", "a", "ctx_a", "b [c]", "ctx_b", "d",
+                          "label", 1, "endings", "e", "f [title]", "g", "h");
+    fail_each(dir, read_hellaswag, true);
+    json_decref(hellaswag);
+    fail_each(dir, read_mmlu, false);
     struct atom_error err = {0};
     assert_ok(atom_config_load("models/tiny", &tiny, &err), &err);
     assert_ok(atom_tensors_open("models/tiny", &tensors, &err), &err);

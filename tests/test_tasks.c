@@ -2,7 +2,7 @@
 /* Multiple choice: what is an item, how its rows are cut, and scores recomputed one row at a time. */
 #include "helpers.h"
 
-#include "eval/task_items.h"
+#include "eval/task_rows.h"
 #include "eval/task_scores.h"
 
 #include <math.h>
@@ -15,6 +15,17 @@ static void assert_near(double got, double want, double within)
 
 enum { MAX_ITEMS = 64, MAX_ROWS = 4 };
 
+static struct atom_task_file file_of(const char *text)
+{
+    return (struct atom_task_file){{NULL, text, strlen(text)}, {0}, NULL};
+}
+
+static enum atom_status parse(const char *text, struct atom_task_items *items, struct atom_error *err)
+{
+    const struct atom_task_file file = file_of(text);
+    return atom_task_items_parse(&file, atom_task_format(0), items, err);
+}
+
 /* ---- items ------------------------------------------------------------------------------------------------------- */
 
 #define GOOD "{\"context\": \"a\", \"choices\": [\" b\", \" c\"], \"gold\": 1}\n"
@@ -25,7 +36,7 @@ static void items_of_each_kind(void **state)
     struct atom_task_items items;
     const char *text = GOOD "{\"gold\": 0, \"choices\": [\"x\", \"y\", \"z\"], \"context\": \"\", \"more\": [1]}\r\n";
     (void)state;
-    assert_ok(atom_task_items_parse(text, strlen(text), &items, &err), &err);
+    assert_ok(parse(text, &items, &err), &err);
     assert_int_equal(items.kind, ATOM_TASK_CHOICES);
     assert_int_equal(items.n, 2);
     assert_int_equal(items.at[0].n, 2);
@@ -39,7 +50,7 @@ static void items_of_each_kind(void **state)
 
     /* The last line may do without its end. */
     text = "{\"task\": \"t\", \"contexts\": [\"a\", \"b\"], \"continuation\": \" c\", \"gold\": 0}";
-    assert_ok(atom_task_items_parse(text, strlen(text), &items, &err), &err);
+    assert_ok(parse(text, &items, &err), &err);
     assert_int_equal(items.kind, ATOM_TASK_CONTEXTS);
     assert_string_equal(atom_task_context(&items.at[0], 1), "b");
     assert_string_equal(atom_task_continuation(&items.at[0], 1), " c");
@@ -47,7 +58,7 @@ static void items_of_each_kind(void **state)
     atom_task_items_fini(&items);
 
     text = "{\"context\": \"a\", \"continuation\": \" b\"}\n";
-    assert_ok(atom_task_items_parse(text, strlen(text), &items, &err), &err);
+    assert_ok(parse(text, &items, &err), &err);
     assert_int_equal(items.kind, ATOM_TASK_CONTINUATION);
     assert_int_equal(items.at[0].n, 1);
     assert_int_equal(items.at[0].gold, -1);
@@ -94,7 +105,7 @@ static void lines_that_are_no_items(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct atom_error err = {0};
         struct atom_task_items items;
-        enum atom_status st = atom_task_items_parse(cases[i].text, strlen(cases[i].text), &items, &err);
+        enum atom_status st = parse(cases[i].text, &items, &err);
         assert_fails(st, &err, ATOM_ERR_FORMAT, cases[i].words);
         assert_memory_equal(err.message, cases[i].line, strlen(cases[i].line));
     }
@@ -121,12 +132,22 @@ static struct atom_model *tiny(void)
     return m;
 }
 
-static struct atom_task_row encode(const struct atom_model *m, const char *context, const char *continuation)
+/* The one row of an item of the third kind, with something in front. */
+static struct atom_task_row encode_after(const struct atom_model *m, const char *front, const char *context,
+                                         const char *continuation)
 {
     struct atom_error err = {0};
     struct atom_task_row row;
-    assert_ok(atom_task_row_encode(atom_model_tokenizer(m), 1, context, continuation, &row, &err), &err);
+    json_t *root = json_pack("{s:s, s:s}", "context", context, "continuation", continuation);
+    const struct atom_task_source item = {.n = 1, .root = root, .front = (char *)front};
+    assert_ok(atom_task_rows_encode(atom_model_tokenizer(m), 1, &item, &row, &err), &err);
+    json_decref(root);
     return row;
+}
+
+static struct atom_task_row encode(const struct atom_model *m, const char *context, const char *continuation)
+{
+    return encode_after(m, NULL, context, continuation);
 }
 
 static void rows_of_context_and_continuation(void **state)
@@ -137,6 +158,7 @@ static void rows_of_context_and_continuation(void **state)
     struct atom_task_row moved = encode(m, "In the morning ", "the king");
     struct atom_task_row wide = encode(m, "In the morning\xE2\x80\x83\n", "the king");
     struct atom_task_row blank = encode(m, " ", "x");
+    struct atom_task_row after = encode_after(m, "In the ", "morning", " the king");
     (void)state;
     assert_int_equal(plain.ids.ids[0], 1);
     assert_int_equal(moved.ids.n, plain.ids.n);
@@ -146,7 +168,10 @@ static void rows_of_context_and_continuation(void **state)
     assert_int_equal(empty.start, 1);
     assert_int_equal(empty.ids.ids[0], 1);
     assert_int_equal(blank.start, 1);
-    struct atom_task_row *all[] = {&plain, &empty, &moved, &wide, &blank};
+    assert_int_equal(after.start, plain.start);
+    assert_int_equal(after.ids.n, plain.ids.n);
+    assert_memory_equal(after.ids.ids, plain.ids.ids, plain.ids.n * sizeof *plain.ids.ids);
+    struct atom_task_row *all[] = {&plain, &empty, &moved, &wide, &blank, &after};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         atom_ids_free(&all[i]->ids);
     atom_model_close(m);
@@ -223,8 +248,9 @@ static void evaluate(struct atom_model *m, const char *text, int limit, struct h
 {
     struct atom_error err = {0};
     struct atom_task_options opt = {.limit = limit, .on_item = hear, .item_user = h};
+    const struct atom_task_file file = file_of(text);
     h->n = 0;
-    assert_ok(atom_eval_task(m, text, strlen(text), &opt, r, &err), &err);
+    assert_ok(atom_eval_task(m, &file, &opt, r, &err), &err);
 }
 
 /* Choices that share tokens with one another, and lengths that differ, so that rolling back is seen. */
@@ -379,7 +405,7 @@ static void ties_go_to_the_first(void **state)
     struct atom_error err = {0};
     struct atom_task_items items;
     (void)state;
-    assert_ok(atom_task_items_parse(text, strlen(text), &items, &err), &err);
+    assert_ok(parse(text, &items, &err), &err);
     for (int i = 0; i < 3; i++) {
         struct atom_task_item item = {.n = 3, .gold = 0, .loglikelihoods = all[i]};
         atom_task_judge(items.kind, &items.at[0], false, &item);
@@ -393,7 +419,7 @@ static void ties_go_to_the_first(void **state)
 static void means_and_their_errors(void **state)
 {
     const char *line = "{\"context\": \"a\", \"continuation\": \" b\"}\n";
-    const struct atom_task_verdict v[] = {{true, false, -1}, {false, false, -2}, {true, false, -6}};
+    const struct atom_task_verdict v[] = {{true, false, false, -1}, {false, false, true, -2}, {true, false, false, -6}};
     struct atom_error err = {0};
     struct atom_task_items items;
     struct atom_task_result r;
@@ -401,14 +427,59 @@ static void means_and_their_errors(void **state)
     (void)state;
     for (int i = 0; i < 3; i++)
         strcat(text, line);
-    assert_ok(atom_task_items_parse(text, strlen(text), &items, &err), &err);
+    assert_ok(parse(text, &items, &err), &err);
     assert_ok(atom_task_sum_up(&items, v, 3, &r, &err), &err);
     assert_near(r.all.acc, 2.0 / 3, 1e-12);
     assert_near(r.all.acc_stderr, 1.0 / 3, 1e-12);
+    assert_int_equal(r.all.cut, 1);
     assert_near(r.all.ppl, exp(3), 1e-9);
     assert_near(r.all.ppl_stderr, exp(3) * sqrt(7.0 / 3), 1e-9); /* variance 14/2, over 3 items */
     atom_task_result_free(&r);
     atom_task_items_fini(&items);
+}
+
+/* What an earlier run told of some items, in any order. */
+static bool recall(void *user, int line, int n, double *loglikelihoods, bool *right)
+{
+    const struct heard *h = user;
+    if (line % 3 == 0)
+        return false;
+    assert_int_equal(h->at[line - 1].line, line);
+    assert_int_equal(h->at[line - 1].n, n);
+    memcpy(loglikelihoods, h->at[line - 1].ll, (size_t)n * sizeof *loglikelihoods);
+    *right = h->at[line - 1].right;
+    return true;
+}
+
+static void known_items_are_not_scored_again(void **state)
+{
+    static struct heard all, rest;
+    const struct {
+        const char *line;
+        int n;
+    } kinds[] = {{"{\"context\": \"The %.*s\", \"choices\": [\" king\", \" house was\", \" of\"], \"gold\": 1}\n", 3},
+                 {"{\"context\": \"In the morning the king came out%.*s\", \"continuation\": \" of\"}\n", 1}};
+    struct atom_model *m = tiny();
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        struct atom_error err = {0};
+        struct atom_task_result whole, again;
+        char text[4096] = "";
+        for (int i = 0; i < 20; i++)
+            snprintf(text + strlen(text), sizeof text - strlen(text), kinds[k].line, i % 7, " and so");
+        const struct atom_task_file file = file_of(text);
+        struct atom_task_options opt = {.on_item = hear, .item_user = &rest, .recall = recall, .recall_user = &all};
+        evaluate(m, text, 0, &all, &whole);
+        rest.n = 0;
+        assert_ok(atom_eval_task(m, &file, &opt, &again, &err), &err);
+        assert_memory_equal(&again.all, &whole.all, sizeof whole.all);
+        assert_int_equal(rest.n, 6);
+        for (int i = 0; i < rest.n; i++)
+            assert_memory_equal(&rest.at[i], &all.at[3 * i + 2], sizeof rest.at[i]);
+        atom_task_result_free(&whole);
+        atom_task_result_free(&again);
+    }
+    atom_model_close(m);
 }
 
 static bool stop(void *user, const struct atom_progress *p)
@@ -418,6 +489,129 @@ static bool stop(void *user, const struct atom_progress *p)
     return false;
 }
 
+/* Each of n items, told together, as it is told alone. starts [n + 1] are offsets of lines; twins: rows 0 and 2 are the
+ * same. */
+static void assert_same_alone(char *text, const size_t *starts, int n, bool twins)
+{
+    static struct heard together, alone;
+    struct atom_model *m = tiny();
+    struct atom_task_result r;
+    evaluate(m, text, 0, &together, &r);
+    atom_task_result_free(&r);
+    assert_int_equal(together.n, n);
+    for (int i = 0; i < n; i++) {
+        char saved = text[starts[i + 1]];
+        text[starts[i + 1]] = 0;
+        evaluate(m, text + starts[i], 0, &alone, &r);
+        text[starts[i + 1]] = saved;
+        assert_memory_equal(alone.at[0].ll, together.at[i].ll, (size_t)alone.at[0].n * sizeof(double));
+        assert_int_equal(alone.at[0].right, together.at[i].right);
+        if (twins)
+            assert_memory_equal(&alone.at[0].ll[0], &alone.at[0].ll[2], sizeof(double));
+        atom_task_result_free(&r);
+    }
+    atom_model_close(m);
+}
+
+/* Fronts that items share, rows that differ in their last token alone or in more, and batches that take over sequences.
+ */
+static void fronts_do_not_show(void **state)
+{
+    enum { ITEMS = 24 };
+    static char text[ITEMS * 2048], front[1500];
+    size_t starts[ITEMS + 1] = {0};
+    (void)state;
+    for (int i = 0; i < 40; i++)
+        strcat(front, i % 2 ? "and the old queen saw it. " : "The king went home ");
+    for (int i = 0; i < ITEMS; i++)
+        starts[i + 1] =
+            starts[i] + (size_t)sprintf(text + starts[i],
+                                        "{\"context\": \"%.*s Then%s he\", \"choices\": [\" was\", \" is\", "
+                                        "\" was old\", \" had %s\"], \"gold\": 0}\n",
+                                        700 + i % 5, i % 4 == 3 ? front + 100 : front, i % 3 ? " so" : "",
+                                        i % 2 ? "old" : "there in the morning");
+    assert_same_alone(text, starts, ITEMS, false);
+}
+
+/* The same where the rows of an item differ in their contexts, each other's and the next item's in turn. */
+static void contexts_do_not_show(void **state)
+{
+    enum { ITEMS = 24 };
+    static const char *const names[] = {"king", "queen", "old man", "house"};
+    static char text[ITEMS * 4096], front[1500];
+    size_t starts[ITEMS + 1] = {0};
+    (void)state;
+    for (int i = 0; i < 30; i++)
+        strcat(front, i % 2 ? "and saw it. " : "There she went home ");
+    for (int i = 0; i < ITEMS; i++)
+        starts[i + 1] =
+            starts[i] + (size_t)sprintf(text + starts[i],
+                                        "{\"contexts\": [\"The %s %s the\", \"The %s %s the\", \"The %s %s "
+                                        "the\"], \"continuation\": \" end of it\", \"gold\": 1}\n",
+                                        names[i % 4], front, names[(i + 1) % 4], front, names[i % 4], front);
+    assert_same_alone(text, starts, ITEMS, true);
+}
+
+/* The last tokens of a row that is too long, as many as there are positions, score as the whole of a text that begins
+ * with them. */
+static void long_items_are_cut(void **state)
+{
+    static struct heard h;
+    static char text[1 << 16];
+    struct atom_model *m = tiny();
+    struct atom_error err = {0};
+    struct atom_task_result r;
+    const struct atom_task_options opt = {.cut = true, .on_item = hear, .item_user = &h};
+    const int most = atom_model_info(m)->max_position;
+    (void)state;
+    strcpy(text, GOOD "{\"context\": \"");
+    for (int i = 0; i < 2 * most; i++)
+        strcat(text, " king");
+    strcat(text, "\", \"choices\": [\" king\", \" king king\"], \"gold\": 0}\n");
+    const struct atom_task_file file = file_of(text);
+    h.n = 0;
+    assert_ok(atom_eval_task(m, &file, &opt, &r, &err), &err);
+    assert_int_equal(r.all.cut, 1);
+    assert_int_equal(h.n, 2);
+    assert_int_equal(h.at[1].tokens[1], 2);
+    atom_task_result_free(&r);
+
+    /* Without a BOS in front: by hand. */
+    struct atom_session *s;
+    int seq, rows[2] = {most - 2, most - 1}, vocab = atom_model_info(m)->vocab;
+    int32_t *ids = malloc((size_t)most * sizeof *ids);
+    float *logits = malloc(2 * (size_t)vocab * sizeof *logits);
+    assert_non_null(ids);
+    assert_non_null(logits);
+    struct atom_ids king;
+    assert_ok(atom_tokenizer_encode(atom_model_tokenizer(m), "king king", 9, 0, &king, &err), &err);
+    assert_int_equal(king.n, 2);
+    for (int i = 0; i < most; i++)
+        ids[i] = king.ids[1];
+    const struct atom_session_options so = {1, most, most};
+    assert_ok(atom_session_create(m, &so, &s, &err), &err);
+    assert_ok(atom_session_add(s, &seq, &err), &err);
+    struct atom_step_seq step = {.sequence = seq, .tokens = ids, .n_tokens = most};
+    assert_ok(atom_session_step(s, &step, 1, &err), &err);
+    assert_ok(atom_session_logits(s, rows, 2, logits, &err), &err);
+    double want = 0;
+    for (int i = 0; i < 2; i++) {
+        double total = 0;
+        for (int v = 0; v < vocab; v++)
+            total += exp((double)logits[i * vocab + v]);
+        want += (double)logits[i * vocab + ids[0]] - log(total);
+        if (i == 0)
+            continue;
+        assert_near(h.at[1].ll[0], (double)logits[vocab + ids[0]] - log(total), 1e-4);
+    }
+    assert_near(h.at[1].ll[1], want, 1e-4);
+    atom_session_free(s);
+    atom_ids_free(&king);
+    free(ids);
+    free(logits);
+    atom_model_close(m);
+}
+
 static void what_stops_a_task(void **state)
 {
     struct atom_error err = {0};
@@ -425,21 +619,25 @@ static void what_stops_a_task(void **state)
     struct atom_task_result r;
     static char text[1 << 16];
     struct atom_task_options opt = {.progress = stop};
+    struct atom_task_file file = file_of(GOOD);
     (void)state;
-    assert_fails(atom_eval_task(m, GOOD, strlen(GOOD), &opt, &r, &err), &err, ATOM_ERR_CANCELLED, "after 1 items");
+    assert_fails(atom_eval_task(m, &file, &opt, &r, &err), &err, ATOM_ERR_CANCELLED, "after 1 items");
     strcpy(text, GOOD "{\"context\": \"");
     for (int i = 0; i < 3000; i++)
         strcat(text, "king of ");
     strcat(text, "\", \"choices\": [\" a\", \" b\"], \"gold\": 0}\n");
     err = (struct atom_error){0};
-    assert_fails(atom_eval_task(m, text, strlen(text), NULL, &r, &err), &err, ATOM_ERR_CAPACITY, "line 2: ");
+    file = file_of(text);
+    file.records.name = "long.jsonl";
+    assert_fails(atom_eval_task(m, &file, NULL, &r, &err), &err, ATOM_ERR_CAPACITY, "long.jsonl: line 2: ");
     /* Not reached, so not refused; but still read. */
     opt = (struct atom_task_options){.limit = 1};
     err = (struct atom_error){0};
-    assert_ok(atom_eval_task(m, text, strlen(text), &opt, &r, &err), &err);
+    assert_ok(atom_eval_task(m, &file, &opt, &r, &err), &err);
     atom_task_result_free(&r);
     strcat(text, "nonsense\n");
-    assert_fails(atom_eval_task(m, text, strlen(text), &opt, &r, &err), &err, ATOM_ERR_FORMAT, "line 3: ");
+    file = file_of(text);
+    assert_fails(atom_eval_task(m, &file, &opt, &r, &err), &err, ATOM_ERR_FORMAT, "line 3: ");
     atom_model_close(m);
 }
 
@@ -459,6 +657,10 @@ int main(void)
         cmocka_unit_test(batches_do_not_show),
         cmocka_unit_test(ties_go_to_the_first),
         cmocka_unit_test(means_and_their_errors),
+        cmocka_unit_test(known_items_are_not_scored_again),
+        cmocka_unit_test(fronts_do_not_show),
+        cmocka_unit_test(contexts_do_not_show),
+        cmocka_unit_test(long_items_are_cut),
         cmocka_unit_test(what_stops_a_task),
     };
     int rc = cmocka_run_group_tests_name("tasks", tests, NULL, NULL);

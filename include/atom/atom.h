@@ -382,8 +382,8 @@ ATOM_API enum atom_status atom_eval_kld(struct atom_model *a, struct atom_model 
                                         const struct atom_kld_options *opt, struct atom_kld_result *out,
                                         struct atom_error *err);
 
-/* Multiple choice, scored as lm-evaluation-harness does (docs/accuracy.md). A text is JSON lines, an item each, all of
- * one kind; fields that are not named here are ignored. */
+/* Multiple choice, scored as lm-evaluation-harness does (docs/tasks.md). A record is a line of JSON, an item each, all
+ * of one kind; fields that are not named here are ignored. */
 enum atom_task_kind {
     ATOM_TASK_CHOICES,     /* {"context", "choices", "gold"}: which choice is likeliest after the context */
     ATOM_TASK_CONTEXTS,    /* {"contexts", "continuation", "gold"}: after which context the continuation is */
@@ -400,12 +400,41 @@ struct atom_task_item {
     const int *n_tokens;          /* [n] tokens of the continuation */
     int best, best_norm;          /* indices, ties to the first; best_norm -1 unless ATOM_TASK_CHOICES */
     bool right, right_norm;       /* best is gold; ATOM_TASK_CONTINUATION: every token is the likeliest */
+    bool cut;                     /* its first tokens are gone */
 };
 typedef void atom_task_item_fn(void *user, const struct atom_task_item *item);
 
+/* A file as it was read. */
+struct atom_task_text {
+    const char *name; /* begins the sentences about it; NULL: they begin with "line N" */
+    const char *text; /* NULL: there is none */
+    size_t n_bytes;
+};
+
+struct atom_task_file {
+    struct atom_task_text records;
+    struct atom_task_text labels; /* a line for each record; piqa and winogrande alone, whose authors keep them apart */
+    const char *subject;          /* mmlu: of records that do not name it; may be NULL */
+};
+
+/* What records are: items as above, or those of a data set, made into items as the harness words them. The index of a
+ * word is the number of its format. */
+#define ATOM_TASK_FORMATS "items|arc|blimp|boolq|copa|hellaswag|lambada|mmlu|openbookqa|piqa|winogrande"
+
+/* Asked for each item before any is scored: true with loglikelihoods [n] and, for ATOM_TASK_CONTINUATION, right filled
+ * in as an earlier run told them. Such an item is not scored, and not told again. */
+typedef bool atom_task_recall_fn(void *user, int line, int n, double *loglikelihoods, bool *right);
+
 struct atom_task_options {
-    int limit;                  /* score the first N items; 0: all. The others are checked nevertheless */
-    atom_task_item_fn *on_item; /* after each item, in the order of the text; may be NULL */
+    int format;                            /* of records and examples */
+    int n_examples;                        /* solved items in front of each; 255 are the most */
+    const struct atom_task_file *examples; /* where they are drawn from; NULL: from the file's other items */
+    uint32_t seed;                         /* which are drawn */
+    int limit;                             /* score the first N items; 0: all. The others are checked nevertheless */
+    bool cut; /* an item longer than the model's positions loses its first tokens, as in the harness */
+    atom_task_recall_fn *recall; /* may be NULL */
+    void *recall_user;
+    atom_task_item_fn *on_item; /* after each item that was scored, in the order of the records; may be NULL */
     void *item_user;
     atom_progress_fn *progress;
     void *user;
@@ -418,6 +447,7 @@ struct atom_task_score {
     int64_t n;
     double acc, acc_stderr;
     double acc_norm, acc_norm_stderr; /* log-likelihoods divided by the choice's characters, its first space aside */
+    int64_t cut;                      /* items that lost their first tokens */
     double ppl, ppl_stderr;           /* exp of the mean negative log-likelihood of an item's continuation */
 };
 
@@ -430,10 +460,15 @@ struct atom_task_result {
 ATOM_API void atom_task_result_free(struct atom_task_result *r); /* what it points to */
 
 /* ATOM_ERR_FORMAT with line and reason for whatever is not an item, before anything is scored; ATOM_ERR_CAPACITY for an
- * item longer than the model's positions. */
-ATOM_API enum atom_status atom_eval_task(struct atom_model *model, const char *text, size_t n_bytes,
+ * item that is longer than the model's positions, its examples included, unless it may be cut. `opt` may be NULL. */
+ATOM_API enum atom_status atom_eval_task(struct atom_model *model, const struct atom_task_file *file,
                                          const struct atom_task_options *opt, struct atom_task_result *out,
                                          struct atom_error *err);
+
+/* A JSON object that is the same for two runs exactly when what they tell of each item is: hashes of the model in `dir`
+ * and of the files, the options, the program's version. malloc'd; the caller frees it. */
+ATOM_API enum atom_status atom_task_signature(const char *dir, const struct atom_task_file *file,
+                                              const struct atom_task_options *opt, char **json, struct atom_error *err);
 
 /* ---- ablate ------------------------------------------------------------------------------------------------------ */
 

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/python_random.h"
 
+#include <assert.h>
+#include <stdbool.h>
+
 enum { WORDS = 624, AHEAD = 397 };
 
 void atom_python_random_seed(struct atom_python_random *r, uint32_t seed)
@@ -59,4 +62,43 @@ int atom_python_randint(struct atom_python_random *r, int most)
         drawn = next_word(r) >> (32 - bits);
     while (drawn >= n);
     return (int)drawn;
+}
+
+/* ---- samples: random indices of a list that shrinks, or of a long one until they differ ---- */
+
+static bool has(const int *list, int n, int value)
+{
+    for (int i = 0; i < n; i++)
+        if (list[i] == value)
+            return true;
+    return false;
+}
+
+/* What lies at a place of the list 0, 1, 2 ... after the exchanges so far: the last one there counts. */
+static int at_place(const int *places, const int *put, int n, int place)
+{
+    while (n-- > 0)
+        if (places[n] == place)
+            return put[n];
+    return place;
+}
+
+void atom_python_sample(struct atom_python_random *r, int n, int k, int *out)
+{
+    int places[ATOM_PYTHON_SAMPLE_MOST], put[ATOM_PYTHON_SAMPLE_MOST], few = 21, power = 1;
+    assert(k <= n && k <= ATOM_PYTHON_SAMPLE_MOST);
+    while (k > 5 && power < 3 * k)
+        power *= 4;
+    few += k > 5 ? power : 0;
+    for (int i = 0; i < k; i++) {
+        if (n > few) { /* drawn again while it is there already */
+            do
+                out[i] = atom_python_randint(r, n - 1);
+            while (has(out, i, out[i]));
+            continue;
+        }
+        places[i] = atom_python_randint(r, n - i - 1); /* taken out, and the list's end put in its place */
+        out[i] = at_place(places, put, i, places[i]);
+        put[i] = at_place(places, put, i, n - i - 1);
+    }
 }

@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+enum { ATOM_PYTHON_SAMPLE_MOST = 256 };
+
 struct atom_python_random {
     uint32_t state[624];
     int used; /* words of state that were drawn */
@@ -15,5 +17,7 @@ struct atom_python_random {
 void atom_python_random_seed(struct atom_python_random *r, uint32_t seed);
 /* random.randint(0, most), 0 <= most < 2^31 - 1 */
 int atom_python_randint(struct atom_python_random *r, int most);
+/* random.sample(range(n), k) into out [k]; k at most n and ATOM_PYTHON_SAMPLE_MOST */
+void atom_python_sample(struct atom_python_random *r, int n, int k, int *out);
 
 #endif

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "eval/task_items.h"
 
-#include "eval/windows.h"
+#include "eval/task_csv.h"
 #include "model/json_read.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
-/* ---- lines ------------------------------------------------------------------------------------------------------- */
+/* ---- what is an item --------------------------------------------------------------------------------------------- */
 
 static enum atom_status bad(const struct atom_task_source *item, struct atom_error *err, const char *what)
 {
@@ -21,8 +20,10 @@ static enum atom_status find_kind(const struct atom_task_source *item, enum atom
     bool context = json_object_get(item->root, "context"), contexts = json_object_get(item->root, "contexts");
     bool choices = json_object_get(item->root, "choices");
     bool continuation = json_object_get(item->root, "continuation");
-    if (context == contexts)
-        return bad(item, err, context ? "both 'context' and 'contexts'" : "neither 'context' nor 'contexts'");
+    if (!context && !contexts)
+        return bad(item, err, "neither 'context' nor 'contexts' (a data set's own file wants its --format)");
+    if (context && contexts)
+        return bad(item, err, "both 'context' and 'contexts'");
     if (choices && continuation)
         return bad(item, err, "both 'choices' and 'continuation'");
     if (contexts && !continuation)
@@ -87,20 +88,13 @@ static enum atom_status read_subtask(struct atom_task_source *item, const struct
     return ATOM_OK;
 }
 
-static enum atom_status read_item(struct atom_task_items *items, const char *text, size_t n_bytes,
-                                  struct atom_error *err)
+/* The newest item of all, whose root is there. */
+static enum atom_status check_item(struct atom_task_items *items, struct atom_error *err)
 {
     static const char *const kinds[] = {"choices", "contexts", "a continuation"};
-    struct atom_task_source *item = &items->at[items->n];
-    enum atom_task_kind kind;
-    char where[32];
-    *item = (struct atom_task_source){.line = items->n + 1};
-    snprintf(where, sizeof where, "line %d", item->line);
-    enum atom_status st = atom_json_parse(where, text, n_bytes, &item->root, err);
-    if (st)
-        return st;
-    items->n++; /* fini frees it from here on */
-    st = find_kind(item, &kind, err);
+    struct atom_task_source *item = &items->at[items->n - 1];
+    enum atom_task_kind kind = ATOM_TASK_CHOICES;
+    enum atom_status st = find_kind(item, &kind, err);
     if (st)
         return st;
     items->kind = items->n == 1 ? kind : items->kind;
@@ -118,6 +112,105 @@ static enum atom_status read_item(struct atom_task_items *items, const char *tex
     return st ? st : read_subtask(item, &items->at[0], err);
 }
 
+/* ---- records --------------------------------------------------------------------------------------------------------
+ */
+
+struct reader {
+    const struct atom_task_file *file;
+    const struct atom_task_format *format;
+    const char *at, *end; /* what is left of the records */
+    int line;             /* that begins at `at` */
+    bool csv;
+    const char *label, *labels_end; /* what is left of the labels; label NULL: there are none */
+    bool in_labels;                 /* that is where the error is */
+};
+
+static enum atom_status next_record(struct reader *r, json_t **record, struct atom_error *err)
+{
+    const char *begin = r->at, *stop = memchr(begin, '\n', (size_t)(r->end - begin));
+    char where[32];
+    struct atom_error why = {0};
+    snprintf(where, sizeof where, "line %d", r->line);
+    if (!r->csv) {
+        stop = stop ? stop : r->end;
+        r->at = stop < r->end ? stop + 1 : r->end;
+        r->line++;
+        return atom_json_parse(where, begin, (size_t)(stop - begin), record, err);
+    }
+    enum atom_status st = atom_task_csv_record(&r->at, r->end, record, &why);
+    for (; begin < r->at; begin++)
+        r->line += *begin == '\n';
+    return st ? atom_fail(err, st, "%s: %.900s", where, why.message) : ATOM_OK;
+}
+
+static bool is_number(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (text[i] < '0' || text[i] > '9')
+            return false;
+    return n > 0;
+}
+
+/* The label of this record, from the labels' own line. */
+static enum atom_status put_label(struct reader *r, const struct atom_task_source *item, int number,
+                                  struct atom_error *err)
+{
+    const char *name = r->format->label, *begin = r->label;
+    if (!begin)
+        return ATOM_OK;
+    if (json_object_get(item->record, name))
+        return atom_fail(err, ATOM_ERR_FORMAT, "line %d: a '%s' of its own, and there is a file of labels", item->line,
+                         name);
+    r->in_labels = true;
+    if (begin == r->labels_end)
+        return atom_fail(err, ATOM_ERR_FORMAT, "line %d: there is none; expected a label for each record", number);
+    const char *stop = memchr(begin, '\n', (size_t)(r->labels_end - begin));
+    stop = stop ? stop : r->labels_end;
+    size_t n = (size_t)(stop - begin);
+    n -= n > 0 && begin[n - 1] == '\r';
+    r->label = stop < r->labels_end ? stop + 1 : r->labels_end;
+    if (!is_number(begin, n))
+        return atom_fail(err, ATOM_ERR_FORMAT, "line %d: \"%.*s\"; expected a whole number", number,
+                         (int)(n < 40 ? n : 40), begin);
+    r->in_labels = false;
+    return json_object_set_new(item->record, name, json_stringn(begin, n)) ? atom_fail_nomem(err, n) : ATOM_OK;
+}
+
+/* item->root from item->record. */
+static enum atom_status convert(const struct reader *r, struct atom_task_source *item, struct atom_error *err)
+{
+    struct atom_task_record in = {
+        .json = item->record, .line = item->line, .subject = r->file->subject, .kept = json_array(), .err = err};
+    item->root = r->format->read ? r->format->read(&in) : json_incref(item->record);
+    if (!item->root && !in.status)
+        in.status = atom_fail_nomem(err, 64);
+    if (r->format->read)
+        item->description = json_string_value(json_object_get(item->root, "description"));
+    json_decref(in.kept);
+    return in.status;
+}
+
+static enum atom_status read_items(struct reader *r, struct atom_task_items *items, struct atom_error *err)
+{
+    enum atom_status st = ATOM_OK;
+    while (r->at < r->end && !st) {
+        struct atom_task_source *item = &items->at[items->n];
+        *item = (struct atom_task_source){.line = r->line};
+        st = next_record(r, &item->record, err);
+        if (st)
+            return st;
+        items->n++; /* fini frees it from here on */
+        st = put_label(r, item, items->n, err);
+        st = st ? st : convert(r, item, err);
+        st = st ? st : check_item(items, err);
+    }
+    if (!st && r->label && r->label < r->labels_end) {
+        r->in_labels = true;
+        st = atom_fail(err, ATOM_ERR_FORMAT, "line %d: one label more than there are records", items->n + 1);
+    }
+    return st;
+}
+
 /* As many as there are lines; a last one may do without its end. */
 static int count_lines(const char *text, size_t n_bytes)
 {
@@ -127,28 +220,48 @@ static int count_lines(const char *text, size_t n_bytes)
     return n;
 }
 
-enum atom_status atom_task_items_parse(const char *text, size_t n_bytes, struct atom_task_items *out,
-                                       struct atom_error *err)
+static enum atom_status check_file(const struct atom_task_file *file, const struct atom_task_format *format,
+                                   struct atom_error *err)
 {
-    struct atom_task_items items = {0};
-    enum atom_status st = ATOM_OK;
-    if (n_bytes == 0)
+    if (file->records.n_bytes == 0)
         return atom_fail(err, ATOM_ERR_FORMAT, "line 1: there is none; expected a JSON object a line");
-    if (n_bytes > 1 << 30)
-        return atom_fail(err, ATOM_ERR_UNSUPPORTED, "%zu bytes of items; a gibibyte is the most", n_bytes);
-    size_t n = (size_t)count_lines(text, n_bytes);
+    if (file->records.n_bytes > 1 << 30)
+        return atom_fail(err, ATOM_ERR_UNSUPPORTED, "%zu bytes of items; a gibibyte is the most",
+                         file->records.n_bytes);
+    if (file->labels.text && !format->label)
+        return atom_fail(err, ATOM_ERR_INVALID, "records of '%s' have their labels with them", format->name);
+    return ATOM_OK;
+}
+
+/* The name of the file in front of its sentence. */
+static enum atom_status fail_in(const struct reader *r, const struct atom_error *why, struct atom_error *err)
+{
+    const char *name = r->in_labels ? r->file->labels.name : r->file->records.name;
+    if (r->in_labels && !name)
+        name = "labels";
+    return atom_fail(err, why->code, "%s%s%.900s", name ? name : "", name ? ": " : "", why->message);
+}
+
+enum atom_status atom_task_items_parse(const struct atom_task_file *file, const struct atom_task_format *format,
+                                       struct atom_task_items *out, struct atom_error *err)
+{
+    const struct atom_task_text *records = &file->records, *labels = &file->labels;
+    struct reader r = {
+        .file = file, .format = format, .at = records->text, .end = records->text + records->n_bytes, .line = 1};
+    struct atom_task_items items = {0};
+    struct atom_error why = {0};
+    if (check_file(file, format, &why))
+        return fail_in(&r, &why, err);
+    r.csv = format->csv && *records->text != '{';
+    r.label = labels->text;
+    r.labels_end = labels->text ? labels->text + labels->n_bytes : NULL;
+    size_t n = (size_t)count_lines(records->text, records->n_bytes);
     items.at = calloc(n, sizeof *items.at);
     if (!items.at)
         return atom_fail_nomem(err, n * sizeof *items.at);
-    for (const char *at = text, *end = text + n_bytes; at < end && !st;) {
-        const char *stop = memchr(at, '\n', (size_t)(end - at));
-        stop = stop ? stop : end;
-        st = read_item(&items, at, (size_t)(stop - at), err);
-        at = stop + 1;
-    }
-    if (st) {
+    if (read_items(&r, &items, &why)) {
         atom_task_items_fini(&items);
-        return st;
+        return fail_in(&r, &why, err);
     }
     *out = items;
     return ATOM_OK;
@@ -156,13 +269,16 @@ enum atom_status atom_task_items_parse(const char *text, size_t n_bytes, struct 
 
 void atom_task_items_fini(struct atom_task_items *items)
 {
-    for (int i = 0; i < items->n; i++)
+    for (int i = 0; i < items->n; i++) {
+        json_decref(items->at[i].record);
         json_decref(items->at[i].root);
+        free(items->at[i].front);
+    }
     free(items->at);
     memset(items, 0, sizeof *items);
 }
 
-/* ---- rows -------------------------------------------------------------------------------------------------------- */
+/* ---- strings ----------------------------------------------------------------------------------------------------- */
 
 static const char *string_of(const struct atom_task_source *item, const char *one, const char *list, int i)
 {
@@ -178,63 +294,4 @@ const char *atom_task_context(const struct atom_task_source *item, int i)
 const char *atom_task_continuation(const struct atom_task_source *item, int i)
 {
     return string_of(item, "continuation", "choices", i);
-}
-
-int atom_task_characters(const char *choice)
-{
-    int n = 0;
-    for (choice += *choice == ' '; *choice; choice++)
-        n += (*choice & 0xC0) != 0x80;
-    return n;
-}
-
-/* Bytes of a text up to the white space that ends it; what that is, Python says (str.isspace). */
-static size_t without_end(const char *text, size_t n)
-{
-    while (n > 0) {
-        size_t at = n - 1;
-        utf8proc_int32_t c;
-        while (at > 0 && (text[at] & 0xC0) == 0x80)
-            at--;
-        if (utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(n - at), &c) < 1)
-            break;
-        const utf8proc_property_t *p = utf8proc_get_property(c);
-        if (p->category != UTF8PROC_CATEGORY_ZS && p->bidi_class != UTF8PROC_BIDI_CLASS_WS &&
-            p->bidi_class != UTF8PROC_BIDI_CLASS_B && p->bidi_class != UTF8PROC_BIDI_CLASS_S)
-            break;
-        n = at;
-    }
-    return n;
-}
-
-static enum atom_status encode(const struct atom_tokenizer *tok, int prefix, const char *text, size_t n_bytes,
-                               struct atom_ids *out, struct atom_error *err)
-{
-    enum atom_status st = atom_tokenizer_encode(tok, text, n_bytes, ATOM_ENCODE_POST, out, err);
-    return st ? st : atom_ids_put_bos(out, prefix, err);
-}
-
-enum atom_status atom_task_row_encode(const struct atom_tokenizer *tok, int prefix, const char *context,
-                                      const char *continuation, struct atom_task_row *out, struct atom_error *err)
-{
-    struct atom_ids before = {0}, all = {0};
-    size_t n = strlen(context), n_bytes = n + strlen(continuation);
-    char *text = malloc(n_bytes + 1);
-    if (!text)
-        return atom_fail_nomem(err, n_bytes + 1);
-    memcpy(text, context, n);
-    memcpy(text + n, continuation, n_bytes - n + 1);
-    enum atom_status st = encode(tok, prefix, text, without_end(context, n), &before, err);
-    st = st ? st : encode(tok, prefix, text, n_bytes, &all, err);
-    if (!st && before.n == 0)
-        st = atom_fail(err, ATOM_ERR_UNSUPPORTED, "an empty context, and the model has no token to put in front");
-    if (!st && all.n <= before.n)
-        st = atom_fail(err, ATOM_ERR_FORMAT, "the continuation adds no token to the %zu of its context", before.n);
-    if (!st)
-        *out = (struct atom_task_row){all, (int)before.n};
-    else
-        atom_ids_free(&all);
-    atom_ids_free(&before);
-    free(text);
-    return st;
 }

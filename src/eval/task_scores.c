@@ -45,6 +45,7 @@ static struct atom_task_score add_up(const struct atom_task_items *items, const 
         s.n++;
         right += verdicts[i].right;
         right_norm += verdicts[i].right_norm;
+        s.cut += verdicts[i].cut;
         /* Welford's mean and sum of squares: differences, so nothing cancels. */
         double step = verdicts[i].loglikelihood - sum;
         sum += step / (double)s.n;

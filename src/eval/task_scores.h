@@ -7,7 +7,7 @@
 
 /* What of an item counts. */
 struct atom_task_verdict {
-    bool right, right_norm;
+    bool right, right_norm, cut;
     double loglikelihood; /* ATOM_TASK_CONTINUATION */
 };
 

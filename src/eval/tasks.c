@@ -1,105 +1,71 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Items of a task through the model, many in one step.
- *
- * An item is one sequence. Its rows take turns: each forgets what it does not share with the one before, so a context
- * with four choices is computed once. A batch is items whose longest rows fit a step together; its rounds are their
- * first rows, their second rows and so on. */
-#include "backend/backend.h"
+/* A task from its files to its scores. */
 #include "base/thread.h"
-#include "engine/session.h"
-#include "eval/task_items.h"
+#include "eval/task_batch.h"
+#include "eval/task_examples.h"
 #include "eval/task_scores.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEP_TOKENS = 2048, MAX_SEQUENCES = 256, LOGIT_ROWS = 256 };
-
-struct item {
-    struct atom_task_row *rows; /* [n] */
-    double *loglikelihoods;     /* [n] */
-    int *n_tokens;              /* [n] */
-    int n, longest;             /* tokens of the longest row that are fed: all but its last */
-    int sequence;
-    bool greedy; /* every token of every row so far was the likeliest */
-    enum atom_status status;
-};
-
-/* A token to be scored. */
-struct wanted {
-    int row; /* of the step */
-    int32_t token;
-    struct item *item;
-    int of; /* row of the item */
-    double loglikelihood;
-    bool likeliest;
-};
-
 struct scorer {
     struct atom_model *model;
     const struct atom_task_options *opt;
-    int prefix, vocab, step_tokens;
-    struct atom_task_items items;
-    int n; /* to be scored */
-    struct item *at;
+    struct atom_task_items items, examples;
+    int n; /* items that count */
+    struct atom_task_work *work;
+    enum atom_status *status; /* of encoding */
+    bool *cut;
     struct atom_task_verdict *verdicts;
-    struct atom_session *session;
-    float *logits;         /* [LOGIT_ROWS, vocab] */
-    struct wanted *wanted; /* [step_tokens] of a round, in the order of the step */
-    struct wanted *chunk;  /* those whose logits are there */
+    int *todo, n_todo;             /* items that are not known yet, in their order */
+    struct atom_task_work **works; /* [n_todo] theirs */
 };
 
-/* ---- rows of tokens ---------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
-static enum atom_status at_line(const struct atom_task_source *source, const struct atom_error *why,
-                                struct atom_error *err)
+/* Sentences name the file they are about. */
+static enum atom_status read_files(struct scorer *sc, const struct atom_task_file *file, struct atom_error *err)
 {
-    return atom_fail(err, why->code, "line %d: %.900s", source->line, why->message);
+    const struct atom_task_options *opt = sc->opt;
+    const struct atom_task_format *format = atom_task_format(opt->format);
+    if (!format)
+        return atom_fail(err, ATOM_ERR_INVALID, "format %d: there is none", opt->format);
+    if (opt->n_examples < 0 || opt->n_examples > ATOM_TASK_EXAMPLES_MOST)
+        return atom_fail(err, ATOM_ERR_INVALID, "%d examples; 0 to %d can be had", opt->n_examples,
+                         ATOM_TASK_EXAMPLES_MOST);
+    enum atom_status st = atom_task_items_parse(file, format, &sc->items, err);
+    if (!st && opt->examples)
+        st = atom_task_items_parse(opt->examples, format, &sc->examples, err);
+    if (!st && opt->examples && sc->examples.kind != sc->items.kind)
+        st = atom_fail(err, ATOM_ERR_FORMAT, "%s: its examples are of another kind than the items",
+                       opt->examples->records.name ? opt->examples->records.name : "examples");
+    sc->n = opt->limit > 0 && opt->limit < sc->items.n ? opt->limit : sc->items.n;
+    return st;
 }
+
+static enum atom_status put_fronts(struct scorer *sc, struct atom_error *err)
+{
+    const struct atom_task_examples examples = {
+        .format = atom_task_format(sc->opt->format),
+        .from = sc->opt->examples ? &sc->examples : &sc->items,
+        .n = sc->opt->n_examples,
+        .seed = sc->opt->seed,
+    };
+    return atom_task_put_fronts(&sc->items, sc->n, &examples, err);
+}
+
+/* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
 static enum atom_status encode_item(struct scorer *sc, int i, struct atom_error *err)
 {
-    const struct atom_task_source *source = &sc->items.at[i];
-    const struct atom_tokenizer *tok = atom_model_tokenizer(sc->model);
-    struct item *item = &sc->at[i];
-    size_t n = (size_t)source->n;
-    item->rows = calloc(n, sizeof *item->rows);
-    item->loglikelihoods = calloc(n, sizeof *item->loglikelihoods);
-    item->n_tokens = calloc(n, sizeof *item->n_tokens);
-    if (!item->rows || !item->loglikelihoods || !item->n_tokens)
-        return atom_fail_nomem(err, n * sizeof *item->rows);
-    item->n = source->n;
-    item->greedy = true;
-    for (int r = 0; r < source->n; r++) {
-        struct atom_task_row *row = &item->rows[r];
-        enum atom_status st = atom_task_row_encode(tok, sc->prefix, atom_task_context(source, r),
-                                                   atom_task_continuation(source, r), row, err);
-        if (st)
-            return st;
-        int fed = (int)row->ids.n - 1, most = atom_model_info(sc->model)->max_position;
-        if (fed > most)
-            return atom_fail(err, ATOM_ERR_CAPACITY, "%d tokens: the model takes %d positions at most", fed, most);
-        item->n_tokens[r] = (int)row->ids.n - row->start;
-        item->longest = fed > item->longest ? fed : item->longest;
-    }
-    return ATOM_OK;
-}
-
-static void free_item(struct item *item)
-{
-    for (int r = 0; r < item->n; r++)
-        atom_ids_free(&item->rows[r].ids);
-    free(item->rows);
-    free(item->loglikelihoods);
-    free(item->n_tokens);
-    *item = (struct item){.status = item->status};
+    return atom_task_work_init(&sc->work[i], sc->model, &sc->items.at[i], sc->opt->cut, &sc->cut[i], err);
 }
 
 static void encode_one(void *ctx, int i, int worker)
 {
     struct scorer *sc = ctx;
     (void)worker;
-    sc->at[i].status = encode_item(sc, i, NULL);
+    sc->status[i] = encode_item(sc, i, NULL);
 }
 
 /* All of them before any is scored, so that what is wrong is said at once. */
@@ -108,194 +74,141 @@ static enum atom_status encode_items(struct scorer *sc, struct atom_error *err)
     atom_parallel(sc->n, encode_one, sc);
     for (int i = 0; i < sc->n; i++) {
         struct atom_error why = {0};
-        if (sc->at[i].status) {
-            free_item(&sc->at[i]); /* once more, for the sentence */
-            sc->at[i].status = encode_item(sc, i, &why);
+        if (sc->status[i]) {
+            atom_task_work_fini(&sc->work[i]); /* once more, for the sentence */
+            sc->status[i] = encode_item(sc, i, &why);
         }
-        if (sc->at[i].status)
-            return at_line(&sc->items.at[i], &why, err);
-        sc->step_tokens = sc->at[i].longest > sc->step_tokens ? sc->at[i].longest : sc->step_tokens;
+        if (sc->status[i])
+            return atom_fail(err, why.code, "line %d: %.900s", sc->items.at[i].line, why.message);
     }
     return ATOM_OK;
 }
 
-/* ---- one round: row r of each item of a batch ------------------------------------------------------------------- */
+/* ---- items one after the other ----------------------------------------------------------------------------------- */
 
-/* Tokens of row r that the sequence holds already. The last token of the context is fed again: its logits are wanted.
- */
-static int shared_tokens(const struct scorer *sc, const struct item *item, int r)
-{
-    const struct atom_task_row *row = &item->rows[r], *before = row - 1;
-    int n = r == 0 ? 0 : atom_session_length(sc->session, item->sequence), shared = 0;
-    n = n < row->start - 1 ? n : row->start - 1;
-    while (shared < n && row->ids.ids[shared] == before->ids.ids[shared])
-        shared++;
-    return shared;
-}
-
-static void score_token(void *ctx, int i, int worker)
-{
-    struct scorer *sc = ctx;
-    struct wanted *w = &sc->chunk[i];
-    const float *row = sc->logits + (size_t)i * (size_t)sc->vocab;
-    (void)worker;
-    w->loglikelihood = (double)row[w->token] - (double)atom_cpu_kernels()->logsumexp(row, sc->vocab);
-    w->likeliest = true;
-    for (int v = 0; v < sc->vocab && w->likeliest; v++)
-        w->likeliest = v < w->token ? row[v] < row[w->token] : row[v] <= row[w->token];
-}
-
-static enum atom_status score_tokens(struct scorer *sc, int n, struct atom_error *err)
-{
-    int rows[LOGIT_ROWS];
-    for (int first = 0; first < n; first += LOGIT_ROWS) {
-        int count = n - first < LOGIT_ROWS ? n - first : LOGIT_ROWS;
-        sc->chunk = sc->wanted + first;
-        for (int i = 0; i < count; i++)
-            rows[i] = sc->chunk[i].row;
-        enum atom_status st = atom_session_logits(sc->session, rows, count, sc->logits, err);
-        if (st)
-            return st;
-        atom_parallel(count, score_token, sc);
-        for (int i = 0; i < count; i++) {
-            const struct wanted *w = &sc->chunk[i];
-            w->item->loglikelihoods[w->of] += w->loglikelihood;
-            w->item->greedy &= w->likeliest;
-        }
-    }
-    return ATOM_OK;
-}
-
-static enum atom_status step_round(struct scorer *sc, int first, int last, int r, struct atom_error *err)
-{
-    struct atom_step_seq steps[MAX_SEQUENCES];
-    int n_steps = 0, n_tok = 0, n_wanted = 0;
-    for (int i = first; i < last; i++) {
-        struct item *item = &sc->at[i];
-        if (r >= item->n)
-            continue;
-        const struct atom_task_row *row = &item->rows[r];
-        int kept = shared_tokens(sc, item, r), fed = (int)row->ids.n - 1;
-        atom_session_cut(sc->session, item->sequence, kept);
-        steps[n_steps++] =
-            (struct atom_step_seq){.sequence = item->sequence, .tokens = row->ids.ids + kept, .n_tokens = fed - kept};
-        for (int p = row->start; p <= fed; p++)
-            sc->wanted[n_wanted++] =
-                (struct wanted){.row = n_tok + p - 1 - kept, .token = row->ids.ids[p], .item = item, .of = r};
-        n_tok += fed - kept;
-    }
-    if (n_steps == 0)
-        return ATOM_OK;
-    enum atom_status st = atom_session_step(sc->session, steps, n_steps, err);
-    return st ? st : score_tokens(sc, n_wanted, err);
-}
-
-/* ---- batches ----------------------------------------------------------------------------------------------------- */
-
-static int batch_end(const struct scorer *sc, int first)
-{
-    int n_tok = 0, i = first;
-    while (i < sc->n && i - first < MAX_SEQUENCES && n_tok + sc->at[i].longest <= sc->step_tokens)
-        n_tok += sc->at[i++].longest;
-    return i;
-}
-
-static enum atom_status score_batch(struct scorer *sc, int first, int last, struct atom_error *err)
-{
-    struct atom_error why = {0};
-    enum atom_status st = ATOM_OK;
-    int rounds = 0, added = first;
-    for (; added < last && !st; added++) {
-        rounds = sc->at[added].n > rounds ? sc->at[added].n : rounds;
-        st = atom_session_add(sc->session, &sc->at[added].sequence, &why);
-    }
-    for (int r = 0; r < rounds && !st; r++)
-        st = step_round(sc, first, last, r, &why);
-    for (int i = first; i < added; i++)
-        atom_session_remove(sc->session, sc->at[i].sequence);
-    if (st)
-        return atom_fail(err, st, "lines %d to %d: %.900s", sc->items.at[first].line, sc->items.at[last - 1].line,
-                         why.message);
-    return ATOM_OK;
-}
-
-static void judge_item(struct scorer *sc, int i)
+/* Its verdict; whoever listens hears of what was scored. */
+static void judge_item(struct scorer *sc, int i, bool known)
 {
     const struct atom_task_source *source = &sc->items.at[i];
-    const struct item *item = &sc->at[i];
+    struct atom_task_work *work = &sc->work[i];
     struct atom_task_item told = {.line = source->line,
                                   .subtask = source->subtask,
-                                  .n = item->n,
+                                  .n = work->n,
                                   .gold = source->gold,
-                                  .loglikelihoods = item->loglikelihoods,
-                                  .n_tokens = item->n_tokens};
-    atom_task_judge(sc->items.kind, source, item->greedy, &told);
-    sc->verdicts[i] = (struct atom_task_verdict){told.right, told.right_norm, item->loglikelihoods[0]};
-    if (sc->opt->on_item)
+                                  .loglikelihoods = work->loglikelihoods,
+                                  .n_tokens = work->n_tokens,
+                                  .cut = sc->cut[i]};
+    atom_task_judge(sc->items.kind, source, work->greedy, &told);
+    sc->verdicts[i] = (struct atom_task_verdict){told.right, told.right_norm, told.cut, work->loglikelihoods[0]};
+    if (sc->opt->on_item && !known)
         sc->opt->on_item(sc->opt->item_user, &told);
+    atom_task_work_fini(work);
+}
+
+/* Those that an earlier run scored get their verdicts; the others are what is to do. */
+static void recall_items(struct scorer *sc)
+{
+    for (int i = 0; i < sc->n; i++) {
+        struct atom_task_work *work = &sc->work[i];
+        if (sc->opt->recall &&
+            sc->opt->recall(sc->opt->recall_user, sc->items.at[i].line, work->n, work->loglikelihoods, &work->greedy))
+            judge_item(sc, i, true);
+        else
+            sc->todo[sc->n_todo++] = i;
+    }
+}
+
+static enum atom_status score_batch(struct scorer *sc, struct atom_task_batch *batch, int first, int *n_done,
+                                    struct atom_error *err)
+{
+    struct atom_error why = {0};
+    if (atom_task_batch_score(batch, sc->works + first, sc->n_todo - first, n_done, &why))
+        return atom_fail(err, why.code, "line %d or soon after: %.900s", sc->items.at[sc->todo[first]].line,
+                         why.message);
+    for (int i = first; i < first + *n_done; i++)
+        judge_item(sc, sc->todo[i], false);
+    return ATOM_OK;
+}
+
+static enum atom_status score_todo(struct scorer *sc, struct atom_task_batch *batch, struct atom_error *err)
+{
+    struct atom_progress p = {.phase = "task", .unit = "item", .total = sc->n};
+    for (int first = 0, n_done; first < sc->n_todo; first += n_done) {
+        enum atom_status st = score_batch(sc, batch, first, &n_done, err);
+        if (st)
+            return st;
+        p.done = sc->n - sc->n_todo + first + n_done;
+        if (sc->opt->progress && !sc->opt->progress(sc->opt->user, &p))
+            return atom_fail(err, ATOM_ERR_CANCELLED, "the task was stopped after %.0f items", p.done);
+    }
+    return ATOM_OK;
 }
 
 static enum atom_status score_items(struct scorer *sc, struct atom_error *err)
 {
-    struct atom_progress p = {.phase = "task", .unit = "item", .total = sc->n};
-    for (int first = 0, last; first < sc->n; first = last) {
-        last = batch_end(sc, first);
-        enum atom_status st = score_batch(sc, first, last, err);
-        if (st)
-            return st;
-        for (int i = first; i < last; i++) {
-            judge_item(sc, i);
-            free_item(&sc->at[i]);
-        }
-        p.done = last;
-        if (sc->opt->progress && !sc->opt->progress(sc->opt->user, &p))
-            return atom_fail(err, ATOM_ERR_CANCELLED, "the task was stopped after %d items", last);
+    struct atom_task_batch *batch = NULL;
+    int longest = 0;
+    recall_items(sc);
+    for (int i = 0; i < sc->n_todo; i++) {
+        sc->works[i] = &sc->work[sc->todo[i]];
+        longest = sc->works[i]->longest > longest ? sc->works[i]->longest : longest;
     }
-    return ATOM_OK;
+    enum atom_status st = sc->n_todo ? atom_task_batch_create(sc->model, longest, &batch, err) : ATOM_OK;
+    st = st ? st : score_todo(sc, batch, err);
+    atom_task_batch_free(batch);
+    return st;
 }
 
 /* ---- all of it --------------------------------------------------------------------------------------------------- */
 
-static enum atom_status prepare(struct scorer *sc, const char *text, size_t n_bytes, struct atom_error *err)
+static enum atom_status make_room(struct scorer *sc, struct atom_error *err)
 {
-    enum atom_status st = atom_task_items_parse(text, n_bytes, &sc->items, err);
-    if (st)
-        return st;
-    sc->n = sc->opt->limit > 0 && sc->opt->limit < sc->items.n ? sc->opt->limit : sc->items.n;
-    sc->at = calloc((size_t)sc->n, sizeof *sc->at);
-    sc->verdicts = calloc((size_t)sc->n, sizeof *sc->verdicts);
-    if (!sc->at || !sc->verdicts)
-        return atom_fail_nomem(err, (size_t)sc->n * sizeof *sc->at);
-    sc->step_tokens = STEP_TOKENS;
-    st = encode_items(sc, err);
-    if (st)
-        return st;
-    struct atom_session_options so = {MAX_SEQUENCES, sc->step_tokens, sc->step_tokens};
-    sc->wanted = calloc((size_t)sc->step_tokens, sizeof *sc->wanted);
-    sc->logits = malloc((size_t)LOGIT_ROWS * (size_t)sc->vocab * sizeof *sc->logits);
-    if (!sc->wanted || !sc->logits)
-        return atom_fail_nomem(err, (size_t)LOGIT_ROWS * (size_t)sc->vocab * sizeof *sc->logits);
-    return atom_session_create(sc->model, &so, &sc->session, err);
+    size_t n = (size_t)sc->n;
+    sc->work = calloc(n, sizeof *sc->work);
+    sc->status = calloc(n, sizeof *sc->status);
+    sc->cut = calloc(n, sizeof *sc->cut);
+    sc->verdicts = calloc(n, sizeof *sc->verdicts);
+    sc->todo = calloc(n, sizeof *sc->todo);
+    sc->works = calloc(n, sizeof *sc->works);
+    bool all = sc->work && sc->status && sc->cut && sc->verdicts && sc->todo && sc->works;
+    return all ? ATOM_OK : atom_fail_nomem(err, n * sizeof *sc->work);
 }
 
-enum atom_status atom_eval_task(struct atom_model *model, const char *text, size_t n_bytes,
+static enum atom_status score_file(struct scorer *sc, struct atom_task_result *out, struct atom_error *err)
+{
+    enum atom_status st = make_room(sc, err);
+    st = st ? st : put_fronts(sc, err);
+    st = st ? st : encode_items(sc, err);
+    st = st ? st : score_items(sc, err);
+    return st ? st : atom_task_sum_up(&sc->items, sc->verdicts, sc->n, out, err);
+}
+
+static void fini(struct scorer *sc)
+{
+    for (int i = 0; i < sc->n && sc->work; i++)
+        atom_task_work_fini(&sc->work[i]);
+    atom_task_items_fini(&sc->items);
+    atom_task_items_fini(&sc->examples);
+    free(sc->work);
+    free(sc->status);
+    free(sc->cut);
+    free(sc->verdicts);
+    free(sc->todo);
+    free(sc->works);
+}
+
+enum atom_status atom_eval_task(struct atom_model *model, const struct atom_task_file *file,
                                 const struct atom_task_options *opt, struct atom_task_result *out,
                                 struct atom_error *err)
 {
     const struct atom_task_options none = {0};
-    const struct atom_model_info *info = atom_model_info(model);
-    struct scorer sc = {.model = model, .opt = opt ? opt : &none, .vocab = info->vocab};
-    sc.prefix = info->bos;
-    enum atom_status st = prepare(&sc, text, n_bytes, err);
-    st = st ? st : score_items(&sc, err);
-    st = st ? st : atom_task_sum_up(&sc.items, sc.verdicts, sc.n, out, err);
-    for (int i = 0; i < sc.n && sc.at; i++)
-        free_item(&sc.at[i]);
-    atom_task_items_fini(&sc.items);
-    atom_session_free(sc.session);
-    free(sc.at);
-    free(sc.verdicts);
-    free(sc.wanted);
-    free(sc.logits);
+    struct scorer sc = {.model = model, .opt = opt ? opt : &none};
+    struct atom_error why = {0};
+    enum atom_status st = read_files(&sc, file, err);
+    if (!st && score_file(&sc, out, &why)) {
+        const char *name = file->records.name;
+        st = atom_fail(err, why.code, "%s%s%.900s", name ? name : "", name ? ": " : "", why.message);
+    }
+    fini(&sc);
     return st;
 }
