@@ -114,7 +114,8 @@ static enum atom_status measure_task(struct run *run, struct atom_model *m, int 
     const struct atom_task_options o = {.limit = run->limit, .progress = show, .user = run};
     struct atom_task_result r;
     next_phase(run);
-    enum atom_status st = atom_eval_task(m, run->items[i].text, run->items[i].n_bytes, &o, &r, err);
+    const struct atom_task_file file = {.records = {run->tasks.at[i], run->items[i].text, run->items[i].n_bytes}};
+    enum atom_status st = atom_eval_task(m, &file, &o, &r, err);
     if (st) {
         eval_name_file(err, run->tasks.at[i]);
         return st;

@@ -190,14 +190,16 @@ static enum atom_status measure(struct painter *w, struct atom_error *err)
                                            .user = w};
     enum atom_status st = atom_calib_create(&setup, &calib, err);
     for (w->layer = 0; w->layer < cfg.layers && !st; w->layer++) {
+        struct atom_calib_seen seen = {0};
         for (int i = 0; i < ATOM_N_SITES && !st; i++) {
             size_t k = (size_t)atom_site_channels(&cfg, (enum atom_site_id)i);
             free(energy[i]);
             energy[i] = calloc(k, sizeof *energy[i]);
             st = energy[i] ? ATOM_OK : atom_fail_nomem(err, k * sizeof *energy[i]);
+            seen.energy[i] = energy[i];
         }
         struct atom_error why = {0};
-        st = st ? st : atom_calib_float(calib, w->layer, energy, &why);
+        st = st ? st : atom_calib_float(calib, w->layer, &seen, &why);
         if (st == ATOM_ERR_CANCELLED)
             st = atom_fail(err, st, "the picture was stopped at layer %d", w->layer);
         st = st ? atom_fail(err, st, "%s", why.message) : keep_layer(w, energy, cfg.scheme.wbits < 16, err);
