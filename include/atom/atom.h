@@ -169,6 +169,21 @@ struct atom_quantize_options {
 
 ATOM_API enum atom_status atom_quantize(const struct atom_quantize_options *opt, struct atom_error *err);
 
+/* ---- export ------------------------------------------------------------------------------------------------------ */
+
+struct atom_export_options {
+    const char *model;          /* directory that atom_quantize made: weights of 4 bits, nothing else quantized */
+    const char *out;            /* directory to make */
+    const char *format;         /* "compressed-tensors" */
+    bool overwrite;             /* exchange an existing OUT as a whole */
+    atom_progress_fn *progress; /* may be NULL */
+    void *user;
+};
+
+/* Writes a checkpoint as other engines read it (docs/checkpoints.md), with the same weights to the last bit. What the
+ * format cannot say is ATOM_ERR_UNSUPPORTED. */
+ATOM_API enum atom_status atom_export(const struct atom_export_options *opt, struct atom_error *err);
+
 /* ---- model ------------------------------------------------------------------------------------------------------- */
 
 struct atom_model;
