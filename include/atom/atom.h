@@ -420,12 +420,13 @@ ATOM_API enum atom_status atom_eval_task(struct atom_model *model, const char *t
 
 /* A JSON object that says what a checkpoint holds, without loading it. malloc'd; the caller frees it.
  *
- *     dir, quantized, config {hidden, intermediate, layers, heads ...}, scheme {as in quantization_config}
- *     bytes {linears, linears_bf16 (2 a weight), embeddings, head, norms, orders, other, total}
- *     bits_per_weight          of the linears, scales and outliers included
- *     kv_bytes_per_token       keys and values of all layers; kv_bytes_per_token_f16: the same in half precision
- *     n_tensors, tensors [{name, dtype, shape, bytes, kind, file}]
- *     linears [{name, shape, bits_per_weight, error, bytes}]; error: relative, on the calibration text, or null */
+ *     dir, quantized, format ("gptq", "compressed-tensors"; null: Atom's own, or float), config {hidden, intermediate,
+ * layers, heads ...}, scheme {as in quantization_config} bytes {linears, linears_bf16 (2 a weight), embeddings, head,
+ * norms, orders, other, total} bits_per_weight          of the linears, scales and outliers included kv_bytes_per_token
+ * keys and values of all layers; kv_bytes_per_token_f16: the same in half precision n_tensors, tensors [{name, dtype,
+ * shape, bytes, kind, file}] linears [{name, shape, bits_per_weight, error, bytes}]; error: relative, on the
+ * calibration text, or null and with a format {form ("4 bits", "8 bits", "float32", "as stored"), why (or null),
+ * loaded_bytes}: how it runs. For that, scales, zero points and g_idx are read too. */
 ATOM_API enum atom_status atom_inspect(const char *dir, char **json, struct atom_error *err);
 
 #ifdef __cplusplus

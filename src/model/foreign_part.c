@@ -176,7 +176,7 @@ static enum atom_status stored_part(const struct atom_tensor *t, bool alike, str
     return ATOM_OK;
 }
 
-static bool neighbours_alike(const struct atom_foreign_layer *l, int proj)
+bool atom_foreign_keeps(const struct atom_foreign_layer *l, int proj)
 {
     bool alike = true;
     for (int p = 0; p < ATOM_N_PROJ; p++)
@@ -191,7 +191,7 @@ enum atom_status atom_foreign_part(const struct atom_foreign_layer *l, int proj,
     const struct atom_foreign_linear *lin = &l->linears[proj];
     *memory = NULL;
     if (lin->weight)
-        return stored_part(lin->weight, neighbours_alike(l, proj), part, memory, err);
+        return stored_part(lin->weight, atom_foreign_keeps(l, proj), part, memory, err);
     if (lin->form == ATOM_FORM_FLOAT)
         return float_part(lin, part, memory, err);
     return integer_part(lin, l->orders[atom_projs[proj].site], part, memory, err);
