@@ -136,14 +136,24 @@ def export_refuses_what_it_cannot_say():
     out = path("refused")
     atom("export", TINY, "-o", out).expect(1, "a float model")
     atom("export", exported(), "-o", out).expect(1, "another program's")
-    atom("export", quantized(), "-o", out).expect(1, "activations of 4 bits")
-    for option, value, words in (("--kvbits", 4, "KV cache"), ("--outliers", 16, "outlier channels"),
-                                 ("--rows-per-scale", 2, "share a scale"), ("--lm-head-bits", 8, "head is quantized"),
-                                 ("--group", 96, "no multiple of groups of 96"), ("--wbits", 3, "weights of 3")):
-        made = path("not" + option)
-        atom("quantize", TINY, "-o", made, "--calib", EVAL, "--samples", 1, "--window", 32, "-q", *W4A16, option,
-             value).expect(0)
+    q = json.loads(read(os.path.join(ours(), "config.json")))["quantization_config"]
+    for field, value, words in (("abits", 4, "activations of 4 bits"), ("kvbits", 4, "KV cache"),
+                                ("outliers", 16, "outlier channels"), ("rows_per_scale", 2, "share a scale"),
+                                ("lm_head_bits", 8, "head is quantized"), ("group", 96, "no multiple of groups of 96"),
+                                ("wbits", 3, "weights of 3")):
+        made = copy_model("not-" + field, ours())
+        set_config(made, quantization_config=dict(q, **{field: value}))
         atom("export", made, "-o", out).expect(1, made, words)
+    name = "model.layers.1.o_in.order"
+    made = copy_model("reordered", ours())
+    file = os.path.join(made, json.loads(read(os.path.join(made, "model.safetensors.index.json")))["weight_map"][name])
+    data = bytearray(read(file))
+    n = int.from_bytes(data[:8], "little")
+    at = 8 + n + json.loads(data[8:8 + n])[name]["data_offsets"][0]
+    data[at:at + 8] = data[at + 4:at + 8] + data[at:at + 4]
+    with open(file, "wb") as f:
+        f.write(data)
+    atom("export", made, "-o", out).expect(1, "channels are reordered")
     assert not os.path.exists(out) and not os.path.exists(out + ".partial")
 
 
