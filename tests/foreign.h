@@ -13,7 +13,7 @@ enum { FOREIGN_MAX_TENSORS = 64 };
 struct foreign {
     bool gptq; /* else compressed-tensors */
     int bits, group;
-    bool asymmetric, ordered, v2, bytes;
+    bool asymmetric, ordered, v2, bytes, acts;
     enum atom_dtype scales;
     /* NULL: i / group. The group of channel i of projection p. */
     int (*group_of)(const struct foreign *f, int proj, int k, int i);
@@ -142,7 +142,7 @@ static inline void foreign_linear(struct foreign *f, const struct atom_config *c
 static inline void foreign_layer(struct foreign *f, struct atom_config *cfg)
 {
     struct atom_error err = {0};
-    char gptq[300], weights[300], text[900];
+    char gptq[300], weights[400], text[1000];
     snprintf(gptq, sizeof gptq,
              "\"quant_method\":\"gptq\",\"bits\":%d,\"group_size\":%d,\"desc_act\":%s,\"sym\":%s,"
              "\"checkpoint_format\":\"%s\"",
@@ -151,9 +151,10 @@ static inline void foreign_layer(struct foreign *f, struct atom_config *cfg)
     snprintf(weights, sizeof weights,
              "\"quant_method\":\"compressed-tensors\",\"format\":\"%s-quantized\",\"config_groups\":{\"group_0\":"
              "{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":%d,\"type\":\"int\",\"symmetric\":%s,"
-             "\"strategy\":\"%s\",\"group_size\":%d,\"actorder\":%s}}}",
+             "\"strategy\":\"%s\",\"group_size\":%d,\"actorder\":%s}%s}}",
              f->bytes ? "int" : "pack", f->bits, f->asymmetric ? "false" : "true", f->group ? "group" : "channel",
-             f->group ? f->group : -1, f->ordered ? "\"group\"" : "null");
+             f->group ? f->group : -1, f->ordered ? "\"group\"" : "null",
+             f->acts ? ",\"input_activations\":{\"num_bits\":8,\"strategy\":\"token\",\"dynamic\":true}" : "");
     snprintf(text, sizeof text,
              "{\"model_type\":\"llama\",\"hidden_size\":%d,\"intermediate_size\":%d,\"num_hidden_layers\":1,"
              "\"num_attention_heads\":%d,\"num_key_value_heads\":%d,\"head_dim\":%d,\"vocab_size\":64,"

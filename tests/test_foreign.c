@@ -2,6 +2,10 @@
 /* Linears of GPTQ and compressed-tensors directories: every weight to the last bit, and what is refused. */
 #include "foreign.h"
 
+#include "model/model.h"
+
+#include <math.h>
+
 static struct atom_error err;
 
 static int start(void **state)
@@ -342,6 +346,118 @@ static void floats_among_them(void **state)
     foreign_free(&f);
 }
 
+/* ---- whole models --------------------------------------------------------------------------------------------------
+ */
+
+enum { VOCAB = 64, N_TOKENS = 24 };
+
+/* A part's tensor of this projection. */
+static const struct atom_tensor *part_of(const struct foreign *f, int proj, const char *part)
+{
+    char name[96];
+    snprintf(name, sizeof name, "model.layers.0.%s.%s", atom_projs[proj].name, part);
+    return atom_tensors_find(f->tensors, name);
+}
+
+/* The linears as floats, or (bytes alone) as Atom's own checkpoints have them. */
+static void add_ours(struct foreign *all, const struct foreign *f, const struct atom_config *cfg, bool floats)
+{
+    for (int p = 0; p < ATOM_N_PROJ; p++) {
+        int n = atom_proj_rows(cfg, p), k = atom_site_channels(cfg, atom_projs[p].site);
+        struct atom_tensor *t =
+            foreign_add(all, atom_projs[p].name, floats ? "weight" : "qweight", floats ? ATOM_F32 : ATOM_I8, n, k);
+        memcpy((void *)(uintptr_t)t->data, floats ? f->weights[p] : part_of(f, p, "weight")->data, t->n_bytes);
+        if (floats)
+            continue;
+        t = foreign_add(all, atom_projs[p].name, "scales", ATOM_F16, n, 1);
+        for (int r = 0; r < n; r++) {
+            float x;
+            atom_tensor_floats(part_of(f, p, "weight_scale"), (size_t)r, 1, &x);
+            foreign_put_float(t, (size_t)r, x);
+        }
+    }
+}
+
+enum model { FOREIGN, FLOATS, OURS };
+
+/* Logits after every token of a model of one layer. */
+static void run_model(struct foreign *f, const struct atom_config *foreign_cfg, enum model model, float *logits)
+{
+    struct atom_config cfg = *foreign_cfg;
+    struct foreign all = {.n = model == FOREIGN ? f->n : 0};
+    struct atom_tensors *tensors;
+    struct atom_model *m;
+    struct atom_session *s;
+    int seq, rows[N_TOKENS];
+    int32_t tokens[N_TOKENS];
+    memcpy(all.at, f->at, sizeof all.at);
+    if (model != FOREIGN)
+        add_ours(&all, f, &cfg, model == FLOATS);
+    int linears = all.n;
+    for (int i = 0; i < 5; i++) { /* the same for both models */
+        static const char *const names[] = {"model.layers.0.input_layernorm.weight",
+                                            "model.layers.0.post_attention_layernorm.weight", "model.norm.weight",
+                                            "model.embed_tokens.weight", "lm_head.weight"};
+        struct atom_tensor *t =
+            foreign_add(&all, "", "", ATOM_F32, i < 3 ? cfg.hidden : VOCAB, i < 3 ? -1 : cfg.hidden);
+        t->name = names[i];
+        for (size_t j = 0; j < t->n_bytes / 4; j++)
+            foreign_put_float(t, j, (float)((j * 7919 + (size_t)i * 31) % 97) / 48 - (i < 3 ? 0 : 1));
+    }
+    if (model != FOREIGN)
+        cfg.foreign.format = NULL;
+    if (model == FLOATS) {
+        cfg.quantized = false;
+        cfg.scheme.wbits = cfg.scheme.abits = 16;
+    }
+    assert_ok(atom_tensors_wrap(all.at, (size_t)all.n, &tensors, &err), &err);
+    assert_ok(atom_model_build(&cfg, tensors, NULL, &m, &err), &err);
+    assert_ok(atom_session_create(m, &(struct atom_session_options){.max_positions = 64}, &s, &err), &err);
+    assert_ok(atom_session_add(s, &seq, &err), &err);
+    for (int i = 0; i < N_TOKENS; i++)
+        tokens[i] = (i * 37 + 5) % VOCAB, rows[i] = i;
+    struct atom_step_seq step = {.sequence = seq, .tokens = tokens, .n_tokens = N_TOKENS};
+    assert_ok(atom_session_step(s, &step, 1, &err), &err);
+    assert_ok(atom_session_logits(s, rows, N_TOKENS, logits, &err), &err);
+    atom_session_free(s);
+    atom_model_close(m);
+    for (int i = model == FOREIGN ? linears : 0; i < all.n; i++)
+        free((void *)(uintptr_t)all.at[i].data);
+}
+
+/* Up to half precision in the cache; with bytes to the last bit. A channel out of place would show as differences as
+ * large as the logits. */
+static void models_agree(void **state)
+{
+    static const struct foreign all[] = {
+        {.gptq = true, .bits = 4, .group = 16, .scales = ATOM_F16},
+        {.gptq = true, .bits = 4, .group = 16, .scales = ATOM_F16, .ordered = true, .group_of = dealt},
+        {.gptq = true, .bits = 4, .group = 16, .scales = ATOM_F16, .ordered = true, .group_of = dealt_apart},
+        {.bits = 4, .group = 16, .scales = ATOM_F16, .ordered = true, .asymmetric = true, .group_of = dealt},
+        {.bits = 4, .group = 32, .scales = ATOM_F32},
+        {.bits = 8, .bytes = true, .scales = ATOM_BF16},
+        {.bits = 8, .bytes = true, .scales = ATOM_BF16, .acts = true},
+    };
+    static float a[N_TOKENS * VOCAB], b[N_TOKENS * VOCAB];
+    (void)state;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        struct foreign f = all[i];
+        struct atom_config cfg = shape;
+        float most = 0, worst = 0;
+        foreign_layer(&f, &cfg);
+        assert_int_equal(cfg.scheme.abits, f.acts ? 8 : 16);
+        run_model(&f, &cfg, FOREIGN, a);
+        run_model(&f, &cfg, f.bytes ? OURS : FLOATS, b);
+        for (int j = 0; j < N_TOKENS * VOCAB; j++) {
+            most = fmaxf(most, fabsf(b[j]));
+            worst = fmaxf(worst, fabsf(a[j] - b[j]));
+        }
+        if (!(worst <= most * (f.bytes ? 0 : 0.01f)))
+            fail_msg("model %zu: logits differ by %g of %g", i, (double)worst, (double)most);
+        foreign_free(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -356,6 +472,7 @@ int main(void)
         cmocka_unit_test(leftovers_are_taken),
         cmocka_unit_test(biases),
         cmocka_unit_test(floats_among_them),
+        cmocka_unit_test(models_agree),
     };
     return cmocka_run_group_tests_name("foreign", tests, start, end);
 }
