@@ -51,24 +51,43 @@ enum atom_status atom_codes_groups(const struct atom_codes *c, int32_t **groups,
     return st;
 }
 
-void atom_codes_read(const struct atom_codes *c, const int32_t *groups, int first, int n_rows, int16_t *out)
+/* Codes of a word, which a row of bytes may not fill at its end. */
+static uint32_t load_word(const struct atom_codes *c, int row, int i)
 {
-    int16_t zeros[ATOM_CODE_ROWS];
-    const int mask = (1 << c->bits) - 1;
-    int group = -1;
+    int per = 32 / c->bits, left = c->k - i * per;
+    uint32_t word = 0;
+    memcpy(&word, c->words + (size_t)row * c->row_step + (size_t)i * c->word_step, c->flip && left < 4 ? left : 4);
+    return word ^ c->flip * 0x01010101u;
+}
+
+/* Whether channels [first, end) are of one group. */
+static bool of_one_group(const int32_t *groups, int first, int end)
+{
+    for (int i = first + 1; i < end; i++)
+        if (groups[i] != groups[first])
+            return false;
+    return true;
+}
+
+void atom_codes_read(const struct atom_codes *c, const int32_t *groups, int first, int n_rows, int16_t *zeros,
+                     int16_t *out)
+{
+    const int per = 32 / c->bits;
+    const uint32_t mask = (1u << c->bits) - 1;
     assert(n_rows <= ATOM_CODE_ROWS && first + n_rows <= c->n);
-    for (int i = 0; i < c->k; i++) {
-        size_t bit = (size_t)i * (size_t)c->bits;
-        const uint8_t *p = c->words + (size_t)first * c->row_step + bit / 32 * c->word_step + bit % 32 / 8;
-        const int shift = (int)(bit % 8);
-        if (groups[i] != group) {
-            group = groups[i];
-            for (int r = 0; r < n_rows; r++)
-                zeros[r] = (int16_t)atom_codes_zero(c, first + r, group);
-        }
+    for (int g = 0; g < c->n_groups; g++)
         for (int r = 0; r < n_rows; r++)
-            out[(size_t)r * (size_t)c->k + (size_t)i] =
-                (int16_t)(((p[(size_t)r * c->row_step] ^ c->flip) >> shift & mask) - zeros[r]);
+            zeros[g * ATOM_CODE_ROWS + r] = (int16_t)atom_codes_zero(c, first + r, g);
+    for (int i = 0; i < c->k; i += per) {
+        const int end = i + per < c->k ? i + per : c->k;
+        const bool alike = of_one_group(groups, i, end);
+        for (int r = 0; r < n_rows; r++) {
+            uint32_t word = load_word(c, first + r, i / per);
+            int16_t *to = out + (size_t)r * (size_t)c->k;
+            int16_t zero = zeros[groups[i] * ATOM_CODE_ROWS + r];
+            for (int j = i; j < end; j++, word >>= c->bits)
+                to[j] = (int16_t)((int)(word & mask) - (alike ? zero : zeros[groups[j] * ATOM_CODE_ROWS + r]));
+        }
     }
 }
 

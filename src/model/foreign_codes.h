@@ -23,15 +23,17 @@ struct atom_codes {
     const struct atom_tensor *g_idx; /* I32 [k] in 0 to n_groups-1; NULL: channels in order */
 };
 
-enum { ATOM_CODE_ROWS = 16 }; /* that are read at once: words of so many rows share a cache line */
+enum { ATOM_CODE_ROWS = 32 }; /* that are read at once: words of so many rows share two cache lines */
 
 /* scale[r, g] and zero[r, g] of the group. */
 float atom_codes_scale(const struct atom_codes *c, int row, int g);
 int atom_codes_zero(const struct atom_codes *c, int row, int g);
 /* The group of each channel; the caller frees it. ATOM_ERR_FORMAT naming an entry that is no group. */
 enum atom_status atom_codes_groups(const struct atom_codes *c, int32_t **groups, struct atom_error *err);
-/* code - zero of rows [first, first + n_rows), n_rows at most ATOM_CODE_ROWS: out [n_rows, k]. */
-void atom_codes_read(const struct atom_codes *c, const int32_t *groups, int first, int n_rows, int16_t *out);
+/* code - zero of rows [first, first + n_rows), n_rows at most ATOM_CODE_ROWS: out [n_rows, k]. zeros
+ * [n_groups, ATOM_CODE_ROWS] is scratch. */
+void atom_codes_read(const struct atom_codes *c, const int32_t *groups, int first, int n_rows, int16_t *zeros,
+                     int16_t *out);
 
 /* The narrowest form for all of a linear. why (may be NULL): a few words where a wider one than its bits is needed. */
 enum atom_code_form { ATOM_FORM_NIBBLE, ATOM_FORM_BYTE, ATOM_FORM_FLOAT };

@@ -15,7 +15,7 @@ struct translator {
     enum atom_code_form form;
     uint8_t *q;      /* [n, row_bytes] */
     float *w;        /* [n, k], natural */
-    int16_t *blocks; /* [workers][ATOM_CODE_ROWS, k] */
+    int16_t *blocks; /* [workers][k + n_groups, ATOM_CODE_ROWS]: codes by rows, then zero points by groups */
     size_t row_bytes;
 };
 
@@ -53,8 +53,8 @@ static void translate_block(void *ctx, int block, int worker)
     const struct translator *tr = ctx;
     const struct atom_codes *c = tr->c;
     int first = block * ATOM_CODE_ROWS, n = c->n - first < ATOM_CODE_ROWS ? c->n - first : ATOM_CODE_ROWS;
-    int16_t *codes = tr->blocks + (size_t)worker * ATOM_CODE_ROWS * (size_t)c->k;
-    atom_codes_read(c, tr->groups, first, n, codes);
+    int16_t *codes = tr->blocks + (size_t)worker * ATOM_CODE_ROWS * (size_t)(c->k + c->n_groups);
+    atom_codes_read(c, tr->groups, first, n, codes + (size_t)c->k * ATOM_CODE_ROWS, codes);
     for (int r = 0; r < n; r++) {
         const int16_t *row = codes + (size_t)r * (size_t)c->k;
         size_t to = (size_t)(tr->place ? tr->place[first + r] : first + r);
@@ -83,7 +83,8 @@ static enum atom_status invert(const int32_t *row_order, int n, int32_t **place,
 
 static enum atom_status translate(struct translator *tr, const int32_t *row_order, struct atom_error *err)
 {
-    size_t n_bytes = (size_t)atom_pool_size() * ATOM_CODE_ROWS * (size_t)tr->c->k * sizeof *tr->blocks;
+    size_t n_bytes =
+        (size_t)atom_pool_size() * ATOM_CODE_ROWS * (size_t)(tr->c->k + tr->c->n_groups) * sizeof *tr->blocks;
     int32_t *groups = NULL, *place = NULL;
     enum atom_status st = atom_codes_groups(tr->c, &groups, err);
     st = st ? st : invert(row_order, tr->c->n, &place, err);
