@@ -197,7 +197,8 @@ struct atom_model_info {
     int eos[8];
 };
 
-/* Opens a Hugging Face directory, float or quantized by atom, with its tokenizer. */
+/* Opens a Hugging Face directory with its tokenizer: float, or quantized by atom, GPTQ or compressed-tensors
+ * (docs/checkpoints.md). */
 ATOM_API enum atom_status atom_model_open(const char *dir, struct atom_model **out, struct atom_error *err);
 ATOM_API void atom_model_close(struct atom_model *model);
 ATOM_API const struct atom_model_info *atom_model_info(const struct atom_model *model);

@@ -124,7 +124,7 @@ static enum atom_status look_at_forms(struct inspection *in, struct atom_error *
         if (!st)
             atom_foreign_layer_fini(&l);
     }
-    return st;
+    return st ? st : atom_tensors_check(in->tensors, err);
 }
 
 static enum atom_status gather(struct inspection *in, struct atom_error *err)

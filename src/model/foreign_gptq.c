@@ -36,6 +36,8 @@ static const struct atom_field fields[] = {
     {"dynamic", atom_field_json, AT(dynamic), 0, 0, false},
     {"lm_head", atom_field_false, 0, 0, 0, false},
     {"is_marlin_format", atom_field_false, 0, 0, 0, false},
+    {"awq_gemm_checkpoint", atom_field_false, 0, 0, 0, false},
+    {"activation", atom_field_refuse, 0, 0, 0, false},
     {"adapter", atom_field_refuse, 0, 0, 0, false},
     {"rotation", atom_field_refuse, 0, 0, 0, false},
     HARMLESS("quant_method"), /* seen to before */
