@@ -47,6 +47,29 @@ static void print_result(const char *file, const struct atom_ppl_result *r, cons
            r->byte_ppl, (long long)r->bytes, r->bits_per_byte);
 }
 
+static enum atom_status score_drawn(struct ppl_run *run, const char *text, size_t n_bytes, struct atom_ppl_result *r,
+                                    struct atom_error *err)
+{
+    struct atom_ids ids = {0};
+    enum atom_status st = atom_draw_windows(atom_model_tokenizer(run->model), text, n_bytes,
+                                            eval_dataset_windows(run->dataset), run->opt.window, &ids, err);
+    if (!st)
+        st = atom_eval_ppl_ids(run->model, ids.ids, ids.n, &run->opt, r, err);
+    atom_ids_free(&ids);
+    return st;
+}
+
+static enum atom_status score_text(struct ppl_run *run, char **text, size_t n_bytes, struct atom_ppl_result *r,
+                                   struct atom_error *err)
+{
+    enum atom_status st = ATOM_OK;
+    if (run->dataset >= 0 && eval_dataset_is_drawn(run->dataset))
+        return score_drawn(run, *text, n_bytes, r, err);
+    if (run->dataset >= 0)
+        st = eval_join_rows(run->dataset, text, &n_bytes, err);
+    return st ? st : atom_eval_ppl(run->model, *text, n_bytes, &run->opt, r, err);
+}
+
 static enum atom_status one_file(struct ppl_run *run, const char *file, struct atom_error *err)
 {
     struct atom_ppl_result r;
@@ -57,10 +80,7 @@ static enum atom_status one_file(struct ppl_run *run, const char *file, struct a
         return st;
     double started = cli_seconds();
     run->bar.started = 0;
-    if (run->dataset >= 0)
-        st = eval_join_rows(run->dataset, &text, &n_bytes, err);
-    if (!st)
-        st = atom_eval_ppl(run->model, text, n_bytes, &run->opt, &r, err);
+    st = score_text(run, &text, n_bytes, &r, err);
     cli_progress_end(&run->bar);
     free(text);
     if (!st) {
@@ -88,7 +108,7 @@ int eval_ppl(int argc, char **argv)
         {"stride", 0, CLI_INT, "T", &run.opt.stride, 1, 1 << 20, "tokens from window to window (the window)", NULL},
         {"max-windows", 0, CLI_INT, "N", &run.opt.max_windows, 0, 1 << 30, "stop after N windows (0: all)", NULL},
         {"dataset", 0, CLI_WORD, EVAL_DATASETS, &run.dataset, 0, 0,
-         "FILE holds this data set's rows: join them as GPTQ does", NULL},
+         "FILE holds this data set's rows: take them as GPTQ does", NULL},
         {"json", 0, CLI_FLAG, NULL, &run.json, 0, 0, "one JSON line a file", NULL},
         {"quiet", 'q', CLI_FLAG, NULL, &quiet, 0, 0, "no progress", NULL},
         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};

@@ -60,7 +60,11 @@ static const struct {
     const char *between;
     int max_rows, max_windows; /* 0: all */
 } datasets[] = {
-    {add_line, "\n\n", 0, 0}, {add_trimmed, "\n\n", 0, 0}, {add_trimmed, " ", 0, 0}, {add_json_text, " ", 1100, 256}};
+    {add_line, "\n\n", 0, 0}, {add_trimmed, "\n\n", 0, 0},     {add_trimmed, " ", 0, 0},
+    {NULL, NULL, 0, 256},     {add_json_text, " ", 1100, 256},
+};
+
+bool eval_dataset_is_drawn(int dataset) { return !datasets[dataset].add_row; }
 
 int eval_dataset_windows(int dataset) { return datasets[dataset].max_windows; }
 

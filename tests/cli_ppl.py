@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """atom eval ppl from outside: what a line holds, by tokens, words and bytes; windows that overlap."""
+import json
 import math
+import random
 
 from clitest import *
 
@@ -117,8 +119,47 @@ def rows_of_c4():
 
 
 @test
+def windows_drawn_from_c4():
+    window, long, short = 8, {}, "It was."
+    for i in range(4):  # rows of a window and one token, so that the place drawn is always the first
+        words = "The king had %s sons and a daughter that he loved above all the others" % ("", "two", "no", "three")[i]
+        cut = next(n for n in range(len(words)) if len(ids_of(words[:n])) == window + 1)
+        long[i] = words[:cut]
+    rows = [long[i // 3 % 4] if i % 3 == 0 else short for i in range(60)]
+    got = ppl("--json", "--dataset", "c4", "--window", window, c4_file(rows)).expect(0).json()
+    each = {t: ppl("--json", "--window", window, "--max-windows", 1, write("row.txt", t)).expect(0).json()["nll"]
+            for t in long.values()}
+    draw, total = random.Random(0), 0.0
+    for _ in range(256):
+        row = draw.randint(0, 59)
+        while rows[row] == short:
+            row = draw.randint(0, 59)
+        draw.randint(0, 0)
+        total += each[rows[row]]
+    assert got["windows"] == 256 and abs(got["nll"] * 256 - total) < 1e-5 * total, (got, total / 256)
+    few = ppl("--json", "--dataset", "c4", "--window", window, "--max-windows", 5, c4_file(rows)).expect(0).json()
+    assert few["windows"] == 5 and few["nll"] != got["nll"], few
+    c4 = lambda rows: ppl("--dataset", "c4", "--window", window, c4_file(rows))
+    c4([short, short]).expect(1, "c4.json", "none of the 2 rows", "8 tokens")
+    c4([]).expect(1, "none of the 0 rows")
+    ppl("--dataset", "c4", "--window", 2, write("bad.json", "no\n")).expect(1, "bad.json: line 1")
+    exact = next(long[0][:n] for n in range(99) if len(ids_of(long[0][:n])) == window)
+    c4([exact]).expect(1, "line 1 has exactly 8 tokens")
+
+
+def ids_of(text):
+    """With BOS."""
+    line = json.dumps({"text": text}) + "\n"
+    return atom("tokenize", TINY, "--bos", stdin=line.encode()).expect(0).json()["ids"]
+
+
+def c4_file(rows):
+    return write("c4.json", "".join(json.dumps({"text": r}) + "\n" for r in rows))
+
+
+@test
 def data_sets_that_are_none():
-    ppl("--dataset", "c4", text()).expect(2, "wikitext2|ptb|ptb-new|c4-new")
+    ppl("--dataset", "c5", text()).expect(2, "wikitext2|ptb|ptb-new|c4|c4-new")
     ppl("--dataset", "ptb", write("empty.txt", b"")).expect(1, "empty.txt", "less than one window")
 
 

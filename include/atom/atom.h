@@ -333,6 +333,16 @@ struct atom_ppl_result {
 ATOM_API enum atom_status atom_eval_ppl(struct atom_model *model, const char *text, size_t n_bytes,
                                         const struct atom_ppl_options *opt, struct atom_ppl_result *out,
                                         struct atom_error *err);
+/* n windows drawn as GPTQ's code draws its c4, number for number (Python's generator, seed 0): for each, rows are drawn
+ * until one has more than `window` ids, its BOS among them, then a place in it. A row is the "text" of a line of JSON.
+ * *out gets n * window ids, one window after the other. ATOM_ERR_FORMAT names a line that is no row; ATOM_ERR_INVALID
+ * when all rows are shorter, or at one of exactly a window, where the published draw fails too. */
+ATOM_API enum atom_status atom_draw_windows(const struct atom_tokenizer *tok, const char *rows, size_t n_bytes, int n,
+                                            int window, struct atom_ids *out, struct atom_error *err);
+/* As atom_eval_ppl, of ids [n] as they stand, BOS or not. */
+ATOM_API enum atom_status atom_eval_ppl_ids(struct atom_model *model, const int32_t *ids, size_t n,
+                                            const struct atom_ppl_options *opt, struct atom_ppl_result *out,
+                                            struct atom_error *err);
 
 /* How numbers of positions lie. A percentile is interpolated linearly between the two sorted numbers around it. */
 struct atom_spread {

@@ -110,32 +110,25 @@ static enum atom_status check_options(const struct atom_model *model, struct ato
     return ATOM_OK;
 }
 
-enum atom_status atom_eval_ppl(struct atom_model *model, const char *text, size_t n_bytes,
-                               const struct atom_ppl_options *opt, struct atom_ppl_result *out, struct atom_error *err)
+/* Windows of ids [n], which are at least one. */
+static enum atom_status evaluate(struct atom_model *model, const int32_t *ids, int64_t n,
+                                 const struct atom_ppl_options *o, struct atom_ppl_result *out, struct atom_error *err)
 {
-    struct atom_ppl_options o = opt ? *opt : (struct atom_ppl_options){0};
-    const struct atom_model_info *info = atom_model_info(model);
     struct atom_ppl_result r = {0};
-    struct atom_windows w = {0};
-    struct scorer sc = {.vocab = info->vocab};
+    struct scorer sc = {.vocab = atom_model_info(model)->vocab};
+    struct atom_session_options so = {1, o->window, o->window};
     double nll = 0;
-    enum atom_status st = check_options(model, &o, err);
-    if (!st)
-        st = atom_windows_of_text(atom_model_tokenizer(model), info->bos, text, n_bytes, o.window, &w, err);
-    if (st)
-        return st;
-    int64_t all = 1 + ((int64_t)w.ids.n - o.window) / o.stride;
-    r.windows = o.max_windows > 0 && o.max_windows < all ? o.max_windows : all;
-    r.dropped = ((int64_t)w.ids.n - o.window) % o.stride;
-    struct atom_session_options so = {1, o.window, o.window};
-    st = atom_session_create(model, &so, &sc.session, err);
+    int64_t all = 1 + (n - o->window) / o->stride;
+    r.windows = o->max_windows > 0 && o->max_windows < all ? o->max_windows : all;
+    r.dropped = (n - o->window) % o->stride;
+    enum atom_status st = atom_session_create(model, &so, &sc.session, err);
     sc.logits = malloc((size_t)LOGIT_ROWS * (size_t)sc.vocab * sizeof *sc.logits);
     if (!st && !sc.logits)
         st = atom_fail_nomem(err, (size_t)LOGIT_ROWS * (size_t)sc.vocab * sizeof *sc.logits);
     if (!st)
-        st = count_scored(model, w.ids.ids, r.windows, &o, &r, err);
+        st = count_scored(model, ids, r.windows, o, &r, err);
     if (!st)
-        st = score_windows(&sc, w.ids.ids, r.windows, &o, &nll, err);
+        st = score_windows(&sc, ids, r.windows, o, &nll, err);
     if (!st) {
         r.nll = nll / (double)r.tokens;
         r.ppl = exp(r.nll);
@@ -146,6 +139,37 @@ enum atom_status atom_eval_ppl(struct atom_model *model, const char *text, size_
     }
     free(sc.logits);
     atom_session_free(sc.session);
+    return st;
+}
+
+enum atom_status atom_eval_ppl(struct atom_model *model, const char *text, size_t n_bytes,
+                               const struct atom_ppl_options *opt, struct atom_ppl_result *out, struct atom_error *err)
+{
+    struct atom_ppl_options o = opt ? *opt : (struct atom_ppl_options){0};
+    struct atom_windows w = {0};
+    enum atom_status st = check_options(model, &o, err);
+    if (!st)
+        st = atom_windows_of_text(atom_model_tokenizer(model), atom_model_info(model)->bos, text, n_bytes, o.window, &w,
+                                  err);
+    if (!st)
+        st = evaluate(model, w.ids.ids, (int64_t)w.ids.n, &o, out, err);
     atom_windows_fini(&w);
     return st;
+}
+
+enum atom_status atom_eval_ppl_ids(struct atom_model *model, const int32_t *ids, size_t n,
+                                   const struct atom_ppl_options *opt, struct atom_ppl_result *out,
+                                   struct atom_error *err)
+{
+    struct atom_ppl_options o = opt ? *opt : (struct atom_ppl_options){0};
+    int vocab = atom_model_info(model)->vocab;
+    enum atom_status st = check_options(model, &o, err);
+    if (st)
+        return st;
+    if (n < (size_t)o.window)
+        return atom_fail(err, ATOM_ERR_INVALID, "%zu ids are less than one window of %d", n, o.window);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= vocab)
+            return atom_fail(err, ATOM_ERR_INVALID, "id %zu is %d; the vocabulary has %d", i, ids[i], vocab);
+    return evaluate(model, ids, (int64_t)n, &o, out, err);
 }
