@@ -54,10 +54,12 @@ static void row(const char *name, const char *fmt, ...)
     va_end(ap);
 }
 
-static void print_weights(const json_t *s)
+static void print_weights(const json_t *s, const char *format)
 {
     long long rows = whole(s, "rows_per_scale");
-    if (whole(s, "wbits") == 16)
+    if (format)
+        row("weights", "%lld bits, stored as %s", whole(s, "wbits"), format);
+    else if (whole(s, "wbits") == 16)
         row("weights", "as stored");
     else
         row("weights", "%lld bits, a scale for %lld row%s, %s, clip %s%g", whole(s, "wbits"), rows,
@@ -93,7 +95,7 @@ static void print_scheme(const json_t *root)
     puts("\nscheme");
     if (floats || halves)
         row("format", "%s, simulated in float32", floats ? json_string_value(at(s, "format")) : "int");
-    print_weights(s);
+    print_weights(s, json_string_value(at(root, "format")));
     if (whole(s, "abits") == 16)
         row("activations", "float");
     else
@@ -127,6 +129,33 @@ static void print_bytes(const json_t *root)
            number(root, "bits_per_weight"), size_text(number(bytes, "linears_bf16"), size));
     printf("  %s of KV cache a token; %s in half precision\n", size_text(number(root, "kv_bytes_per_token"), size),
            size_text(number(root, "kv_bytes_per_token_f16"), other));
+}
+
+/* How another program's linears run, those of one form and reason in one line. */
+static void print_forms(const json_t *root)
+{
+    const json_t *lines = at(root, "linears");
+    size_t n = json_array_size(lines);
+    if (!at(json_array_get(lines, 0), "form"))
+        return;
+    puts("\nlinears run in");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *first = json_array_get(lines, i);
+        double bytes = 0;
+        int count = 0;
+        char size[32];
+        for (size_t j = 0; j < n && count >= 0; j++) {
+            const json_t *line = json_array_get(lines, j);
+            if (!json_equal(at(line, "form"), at(first, "form")) || !json_equal(at(line, "why"), at(first, "why")))
+                continue;
+            count = j < i ? -1 : count + 1; /* -1: told before */
+            bytes += number(line, "loaded_bytes");
+        }
+        const char *why = json_string_value(at(first, "why"));
+        if (count > 0)
+            row(json_string_value(at(first, "form")), "%4d of them, %s in memory%s%s", count, size_text(bytes, size),
+                why ? ": " : "", why ? why : "");
+    }
 }
 
 static void print_error(const json_t *error)
@@ -191,6 +220,7 @@ static int print_page(const char *json, bool tensors)
     if (json_is_true(at(root, "quantized")))
         print_scheme(root);
     print_bytes(root);
+    print_forms(root);
     print_errors(root);
     if (tensors)
         print_tensors(root);
@@ -251,8 +281,9 @@ int cmd_inspect(int argc, char **argv)
     const struct cli_command cmd = {
         "inspect DIR [options]",
         "Says what a checkpoint holds, float or quantized: shape, scheme, bytes by kind, bits a weight, and the\n"
-        "error each quantized linear ended with. Reads headers only. --plot draws errors and outliers of a quantized\n"
-        "checkpoint and, with a text, channel sizes of any.",
+        "error each quantized linear ended with, or how the linears of another program's checkpoint run here. --plot "
+        "draws\n"
+        "errors and outliers of a quantized checkpoint and, with a text, channel sizes of any.",
         options,
         1,
         1,

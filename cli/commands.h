@@ -4,6 +4,7 @@
 #define ATOM_CLI_COMMANDS_H
 
 int cmd_quantize(int argc, char **argv);
+int cmd_export(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_ablate(int argc, char **argv);
 int cmd_generate(int argc, char **argv);

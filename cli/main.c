@@ -15,6 +15,7 @@ static const struct {
     const char *about;
 } commands[] = {
     {"quantize", cmd_quantize, "make a low-bit checkpoint from a Hugging Face directory"},
+    {"export", cmd_export, "write 4-bit weights as other engines read them"},
     {"eval", cmd_eval, "measure perplexity, the divergence of two models, or multiple choice"},
     {"ablate", cmd_ablate, "measure what each ingredient of quantization gives"},
     {"generate", cmd_generate, "continue a prompt"},

@@ -11,7 +11,7 @@ import time
 
 ATOM = os.environ.get("ATOM", "build/atom")
 TINY = "models/tiny"
-COMMANDS = ["quantize", "eval", "ablate", "generate", "inspect", "tokenize", "sample-calib", "bench"]
+COMMANDS = ["quantize", "export", "eval", "ablate", "generate", "inspect", "tokenize", "sample-calib", "bench"]
 tests = []
 
 

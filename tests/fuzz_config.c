@@ -31,6 +31,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
         abort();
     if (!(c.rms_eps > 0) || !(c.rope.theta >= 1) || !(c.rope.factor >= 1))
         abort();
+    const struct atom_foreign *f = &c.foreign;
+    if (f->format && ((f->bits != 2 && f->bits != 4 && f->bits != 8) || f->group < 0))
+        abort();
     if (atom_scheme_check(&c.scheme, c.head_dim, NULL))
         abort();
     return 0;

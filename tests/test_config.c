@@ -163,12 +163,42 @@ static void test_quantized(void **state)
     DAMAGED(QUANT(ATOM_Q ",\"smooth_search\":\"best\""), "smooth_search");
     DAMAGED(QUANT(ATOM_Q ",\"smooth_search\":1"), "smooth_search");
     assert_false(GOOD("\"quantization_config\":null").quantized);
-    UNSUPPORTED(QUANT("\"quant_method\":\"gptq\",\"bits\":4"), "'gptq'");
+    UNSUPPORTED(QUANT("\"quant_method\":\"awq\",\"bits\":4"), "'awq'");
     UNSUPPORTED(QUANT("\"quant_method\":\"atom\",\"version\":2,\"new\":4"), "version 2");
     UNSUPPORTED(QUANT(ATOM_Q ",\"new\":4"), "'new'");
     DAMAGED(QUANT("\"quant_method\":\"atom\",\"version\":1,\"wbits\":4"), "'abits' is missing");
     DAMAGED(QUANT("\"quant_method\":1"), "quant");
     DAMAGED("\"quantization_config\":3", "not an object");
+}
+
+#define GPTQ_Q   "\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":128,\"sym\":true"
+#define PACKED_Q "\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\",\"config_groups\":"
+#define BYTES_Q  "\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\",\"config_groups\":"
+#define ACTS_Q   "\"input_activations\":{\"num_bits\":8,\"strategy\":\"token\",\"dynamic\":true}"
+
+/* Other programs' words become a scheme that runs here. */
+static void test_foreign(void **state)
+{
+    (void)state;
+    struct atom_config c = GOOD(QUANT(GPTQ_Q));
+    assert_true(c.quantized && c.foreign.format == &atom_foreign_gptq && c.foreign.zero_offset == 1);
+    assert_true(c.scheme.wbits == 4 && c.scheme.abits == 16 && c.scheme.kvbits == 16 && c.scheme.group == 128);
+    assert_true(c.scheme.gptq && !c.scheme.outliers && !c.scheme.rotate && c.foreign.symmetric && !c.foreign.ordered);
+    c = GOOD(QUANT(GPTQ_Q ",\"checkpoint_format\":\"gptq_v2\",\"desc_act\":true,\"dynamic\":{},\"lm_head\":false"));
+    assert_true(c.foreign.zero_offset == 0 && c.foreign.ordered);
+    DAMAGED(QUANT("\"quant_method\":\"gptq\",\"bits\":4,\"sym\":true"), "'group_size' is missing");
+    DAMAGED(QUANT("\"quant_method\":\"gptq\",\"bits\":16,\"group_size\":128,\"sym\":true"), "'bits' is 16");
+    c = GOOD(QUANT(PACKED_Q "{\"g\":{\"weights\":{\"num_bits\":4,\"group_size\":64}}}"));
+    assert_true(c.foreign.format == &atom_foreign_compressed && c.foreign.symmetric && c.scheme.group == 64);
+    c = GOOD(QUANT(BYTES_Q "{\"g\":{\"weights\":{\"num_bits\":8,\"group_size\":-1}," ACTS_Q "}}"));
+    assert_true(c.foreign.bytes && c.scheme.wbits == 8 && c.scheme.abits == 8 && c.scheme.group == 0);
+    assert_true(c.scheme.act_clip == 127 / 127.5f);
+    c = GOOD(QUANT(BYTES_Q "{\"g\":{\"weights\":{\"num_bits\":8},\"input_activations\":null}}"));
+    assert_true(c.foreign.whole_scale && c.scheme.abits == 16);
+    DAMAGED(QUANT(PACKED_Q "{\"g\":{}}"), "'weights' is missing");
+    DAMAGED(QUANT(PACKED_Q "{\"g\":3}"), "not an object");
+    UNSUPPORTED(QUANT(PACKED_Q "[]"), "0 config_groups");
+    UNSUPPORTED(QUANT(BYTES_Q "{\"g\":{\"weights\":{\"num_bits\":8,\"symmetric\":false}}}"), "asymmetric bytes");
 }
 
 static void test_scheme_check(void **state)
@@ -373,12 +403,19 @@ static void test_tiny(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_rope),           cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_damaged),        cmocka_unit_test(test_quantized),
-        cmocka_unit_test(test_scheme_check),   cmocka_unit_test(test_formats),
-        cmocka_unit_test(test_scheme_names),   cmocka_unit_test(test_generation_config),
-        cmocka_unit_test(test_quantized_text), cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_quantized),
+        cmocka_unit_test(test_foreign),
+        cmocka_unit_test(test_scheme_check),
+        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_scheme_names),
+        cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_quantized_text),
+        cmocka_unit_test(test_tiny),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -89,7 +89,7 @@ static int fresh(void **state)
     put_text(model, "model.safetensors", "not looked into here");
     assert_ok(atom_scheme_named("paper", &scheme, &err), &err);
     atom_fingerprint_options(&scheme, 4, 64, options);
-    run = (struct atom_partial_run){model, calib, out, options, LAYERS, false, false};
+    run = (struct atom_partial_run){model, calib, out, options, LAYERS, false, false, NULL};
     return 0;
 }
 

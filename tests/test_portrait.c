@@ -94,7 +94,7 @@ static void a_quantized_model_shows_channels_in_their_own_places(void **state)
     (void)state;
     struct atom_portrait p, exact;
     struct atom_scheme s;
-    assert_ok(atom_scheme_recipe("paper", &s, &err), &err);
+    assert_ok(atom_scheme_named("paper", &s, &err), &err);
     s.wbits = s.abits = s.kvbits = 8;
     s.act_clip = s.weight_clip = 1;
     s.outliers = 7;
@@ -121,7 +121,7 @@ static void without_a_text_there_are_orders_and_errors(void **state)
     (void)state;
     struct atom_portrait p;
     struct atom_scheme s;
-    assert_ok(atom_scheme_recipe("default", &s, &err), &err);
+    assert_ok(atom_scheme_named("default", &s, &err), &err);
     s.outliers = -1;
     s.rotate = 0; /* heads of 24 */
     quantize("w4", &s);
@@ -137,7 +137,7 @@ static void nothing_to_draw_is_an_error(void **state)
     struct atom_portrait p;
     struct atom_scheme s;
     char model[1024];
-    assert_ok(atom_scheme_recipe("paper", &s, &err), &err);
+    assert_ok(atom_scheme_named("paper", &s, &err), &err);
     s.wbits = s.abits = 16;
     quantize("kv4", &s);
     paint("kv4", calib, &p);

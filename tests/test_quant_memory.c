@@ -109,7 +109,8 @@ static enum atom_status run_partial(const char *dir, struct atom_error *err)
         .name = "x", .dtype = ATOM_F32, .n_dims = 1, .dims = {2}, .data = data, .n_bytes = 8, .file = ""};
     const struct atom_report_line line = {"x", 0.5, 4, 1};
     snprintf(out, sizeof out, "%s/out", dir);
-    const struct atom_partial_run run = {"models/tiny", "models/tiny/reference.json", out, "options", 1, true, true};
+    const struct atom_partial_run run = {"models/tiny", "models/tiny/reference.json", out, "options", 1, true, true,
+                                         NULL};
     atom_scheme_named("paper", &scheme, NULL);
     enum atom_status st = atom_partial_open(&run, &p, err);
     if (!st && atom_partial_next(p) == 0)

@@ -88,7 +88,7 @@ static void run_layer(const struct rig *r, const struct atom_tensors *tensors, i
     const int32_t pages[PAGES] = {0, 1};
     const struct atom_batch_seq seq = {0, n, 0, pages};
     const struct atom_batch batch = {.n_tok = n, .n_seqs = 1, .seqs = &seq};
-    struct atom_layer_source src = {&r->cfg, tensors, r->cfg.scheme, false, NULL};
+    struct atom_layer_source src = {.cfg = &r->cfg, .tensors = tensors, .scheme = r->cfg.scheme};
     assert_ok(atom_layer_load(b, &src, 1, &layer, &err), &err);
     assert_ok(atom_model_work(&r->cfg, b, n, &work, &err), &err);
     assert_ok(atom_model_kv(&r->cfg, &r->cfg.scheme, b, 1, PAGES, PAGES * ATOM_PAGE, &kv, &err), &err);

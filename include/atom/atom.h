@@ -193,6 +193,21 @@ struct atom_quantize_options {
 
 ATOM_API enum atom_status atom_quantize(const struct atom_quantize_options *opt, struct atom_error *err);
 
+/* ---- export ------------------------------------------------------------------------------------------------------ */
+
+struct atom_export_options {
+    const char *model;          /* directory that atom_quantize made: weights of 4 bits, nothing else quantized */
+    const char *out;            /* directory to make */
+    const char *format;         /* "compressed-tensors" */
+    bool overwrite;             /* exchange an existing OUT as a whole */
+    atom_progress_fn *progress; /* may be NULL */
+    void *user;
+};
+
+/* Writes a checkpoint as other engines read it (docs/checkpoints.md), with the same weights to the last bit. What the
+ * format cannot say is ATOM_ERR_UNSUPPORTED. */
+ATOM_API enum atom_status atom_export(const struct atom_export_options *opt, struct atom_error *err);
+
 /* ---- model ------------------------------------------------------------------------------------------------------- */
 
 struct atom_model;
@@ -206,7 +221,8 @@ struct atom_model_info {
     int eos[8];
 };
 
-/* Opens a Hugging Face directory, float or quantized by atom, with its tokenizer. */
+/* Opens a Hugging Face directory with its tokenizer: float, or quantized by atom, GPTQ or compressed-tensors
+ * (docs/checkpoints.md). */
 ATOM_API enum atom_status atom_model_open(const char *dir, struct atom_model **out, struct atom_error *err);
 ATOM_API void atom_model_close(struct atom_model *model);
 ATOM_API const struct atom_model_info *atom_model_info(const struct atom_model *model);
@@ -525,12 +541,13 @@ ATOM_API enum atom_status atom_ablate_plot(const struct atom_ablate_row *rows, i
 
 /* A JSON object that says what a checkpoint holds, without loading it. malloc'd; the caller frees it.
  *
- *     dir, quantized, config {hidden, intermediate, layers, heads ...}, scheme {as in quantization_config}
- *     bytes {linears, linears_bf16 (2 a weight), embeddings, head, norms, orders, other, total}
- *     bits_per_weight          of the linears, scales and outliers included
- *     kv_bytes_per_token       keys and values of all layers; kv_bytes_per_token_f16: the same in half precision
- *     n_tensors, tensors [{name, dtype, shape, bytes, kind, file}]
- *     linears [{name, shape, bits_per_weight, error, bytes}]; error: relative, on the calibration text, or null */
+ *     dir, quantized, format ("gptq", "compressed-tensors"; null: Atom's own, or float), config {hidden, intermediate,
+ * layers, heads ...}, scheme {as in quantization_config} bytes {linears, linears_bf16 (2 a weight), embeddings, head,
+ * norms, orders, other, total} bits_per_weight          of the linears, scales and outliers included kv_bytes_per_token
+ * keys and values of all layers; kv_bytes_per_token_f16: the same in half precision n_tensors, tensors [{name, dtype,
+ * shape, bytes, kind, file}] linears [{name, shape, bits_per_weight, error, bytes}]; error: relative, on the
+ * calibration text, or null and with a format {form ("4 bits", "8 bits", "float32", "as stored"), why (or null),
+ * loaded_bytes}: how it runs. For that, scales, zero points and g_idx are read too. */
 ATOM_API enum atom_status atom_inspect(const char *dir, char **json, struct atom_error *err);
 
 struct atom_inspect_plot_options {

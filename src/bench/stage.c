@@ -27,7 +27,7 @@ static enum atom_status load_layers(struct atom_stage *s, struct atom_error *err
     st = atom_tensors_wrap(list, (size_t)n, &s->tensors, err);
     if (st)
         return st;
-    const struct atom_layer_source source = {&s->cfg, s->tensors, s->cfg.scheme, false, NULL};
+    const struct atom_layer_source source = {.cfg = &s->cfg, .tensors = s->tensors, .scheme = s->cfg.scheme};
     s->layers = calloc((size_t)s->cfg.layers, sizeof *s->layers);
     if (!s->layers)
         return atom_fail_nomem(err, (size_t)s->cfg.layers * sizeof *s->layers);

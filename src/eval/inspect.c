@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a checkpoint holds, from its headers and config alone. */
+#include "model/foreign_layer.h"
 #include "model/json_read.h"
 #include "model/layer.h"
 #include "model/scheme.h"
@@ -18,6 +19,9 @@ static const char *const kind_names[N_KINDS] = {"linears", "embeddings", "head",
 struct linear {
     size_t n_bytes;
     const json_t *error; /* the report's own; NULL: not said */
+    const char *form;    /* how another program's linear runs; NULL: Atom's own */
+    const char *why;     /* where that is wider than its codes; or NULL */
+    size_t loaded_bytes; /* then in memory */
 };
 
 struct inspection {
@@ -93,6 +97,36 @@ static enum atom_status match_report(struct inspection *in, struct atom_error *e
     return ATOM_OK;
 }
 
+/* ---- another program's linears ----------------------------------------------------------------------------------- */
+
+static void note_form(const struct atom_foreign_layer *l, int proj, struct linear *out)
+{
+    static const char *const forms[] = {"4 bits", "8 bits", "float32"};
+    const struct atom_foreign_linear *lin = &l->linears[proj];
+    size_t n = (size_t)lin->codes.n, k = (size_t)lin->codes.k, scales = n * (size_t)lin->codes.n_groups * 2;
+    bool stored = lin->weight && atom_foreign_keeps(l, proj);
+    out->form = stored ? "as stored" : forms[lin->form];
+    out->why = stored ? NULL : lin->why;
+    if (lin->form == ATOM_FORM_FLOAT)
+        out->loaded_bytes = n * k * (stored ? atom_dtype_bytes(lin->weight->dtype) : 4);
+    else
+        out->loaded_bytes = n * (lin->form == ATOM_FORM_NIBBLE ? (k + 1) / 2 : k) + scales;
+}
+
+static enum atom_status look_at_forms(struct inspection *in, struct atom_error *err)
+{
+    struct atom_foreign_layer l;
+    enum atom_status st = ATOM_OK;
+    for (int i = 0; i < in->cfg.layers && !st; i++) {
+        st = atom_foreign_layer_open(&in->cfg, in->tensors, i, &l, err);
+        for (int p = 0; p < ATOM_N_PROJ && !st; p++)
+            note_form(&l, p, &in->linears[i * ATOM_N_PROJ + p]);
+        if (!st)
+            atom_foreign_layer_fini(&l);
+    }
+    return st ? st : atom_tensors_check(in->tensors, err);
+}
+
 static enum atom_status gather(struct inspection *in, struct atom_error *err)
 {
     enum atom_status st = atom_config_load(in->dir, &in->cfg, err);
@@ -104,7 +138,8 @@ static enum atom_status gather(struct inspection *in, struct atom_error *err)
     if (!in->linears)
         return atom_fail_nomem(err, n * sizeof *in->linears);
     count_bytes(in);
-    return match_report(in, err);
+    st = in->cfg.foreign.format ? look_at_forms(in, err) : ATOM_OK;
+    return st ? st : match_report(in, err);
 }
 
 /* ---- telling: a new value, or NULL when out of memory -------------------------------------------------------- */
@@ -165,7 +200,10 @@ static json_t *tell_linears(const struct inspection *in)
                                  atom_site_channels(&in->cfg, atom_projs[p].site), "bits_per_weight",
                                  8.0 * (double)l->n_bytes / (double)weights_of(&in->cfg, p), "error", error, "bytes",
                                  (json_int_t)l->n_bytes);
-        failed = json_array_append_new(lines, line);
+        if (l->form && json_object_update_new(line, json_pack("{s:s, s:s?, s:I}", "form", l->form, "why", l->why,
+                                                              "loaded_bytes", (json_int_t)l->loaded_bytes)))
+            failed = 1;
+        failed |= json_array_append_new(lines, line);
     }
     if (failed) {
         json_decref(lines);
@@ -211,12 +249,12 @@ static json_t *tell(const struct inspection *in)
     const struct atom_scheme *s = &c->scheme;
     bool exact = s->wbits == 16 && s->abits == 16 && s->kvbits == 16;
     double bits = 8.0 * (double)in->kinds[LINEARS] / (double)weights_of_all(c);
-    return json_pack("{s:s, s:b, s:o, s:o, s:o, s:f, s:I, s:I, s:I, s:o, s:o}", "dir", in->dir, "quantized",
-                     c->quantized, "config", tell_config(c), "scheme", atom_scheme_json(s), "bytes", tell_bytes(in),
-                     "bits_per_weight", bits, "kv_bytes_per_token", (json_int_t)kv_bytes(c, exact ? 32 : s->kvbits),
-                     "kv_bytes_per_token_f16", (json_int_t)kv_bytes(c, 16), "n_tensors",
-                     (json_int_t)atom_tensors_count(in->tensors), "linears", tell_linears(in), "tensors",
-                     tell_tensors(in));
+    return json_pack("{s:s, s:b, s:s?, s:o, s:o, s:o, s:f, s:I, s:I, s:I, s:o, s:o}", "dir", in->dir, "quantized",
+                     c->quantized, "format", c->foreign.format ? c->foreign.format->method : NULL, "config",
+                     tell_config(c), "scheme", atom_scheme_json(s), "bytes", tell_bytes(in), "bits_per_weight", bits,
+                     "kv_bytes_per_token", (json_int_t)kv_bytes(c, exact ? 32 : s->kvbits), "kv_bytes_per_token_f16",
+                     (json_int_t)kv_bytes(c, 16), "n_tensors", (json_int_t)atom_tensors_count(in->tensors), "linears",
+                     tell_linears(in), "tensors", tell_tensors(in));
 }
 
 enum atom_status atom_inspect(const char *dir, char **json, struct atom_error *err)

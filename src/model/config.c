@@ -232,13 +232,36 @@ static enum atom_status check_ids(const struct atom_config *c, struct atom_error
     return ATOM_OK;
 }
 
-/* generation: generation_config.json, which may name more ids to stop at; NULL: there is none. */
-static enum atom_status read_config(const json_t *root, const json_t *generation, struct atom_config *out,
+/* Files that may lie beside config.json; NULL: there is none. */
+struct beside {
+    json_t *generation; /* generation_config.json, which may name more ids to stop at */
+    json_t *gptq;       /* quantize_config.json, whose quant_method may go without saying */
+};
+
+static enum atom_status read_quantization(const json_t *quantization, const json_t *gptq, struct atom_config *c,
+                                          struct atom_error *err)
+{
+    const json_t *object = quantization ? quantization : gptq;
+    const char *method = json_string_value(json_object_get(object, "quant_method"));
+    const struct atom_foreign_format *format = atom_foreign_find(method ? method : quantization ? "" : "gptq");
+    c->quantized = object != NULL;
+    if (!object)
+        return ATOM_OK;
+    if (format)
+        return format->parse(quantization ? "config.json: quantization_config" : "quantize_config.json", object,
+                             &c->foreign, &c->scheme, err);
+    if (!quantization)
+        return atom_fail(err, ATOM_ERR_UNSUPPORTED, "quantize_config.json: quant_method '%.64s' is not supported",
+                         method);
+    return atom_scheme_parse(quantization, c->head_dim, &c->scheme, err);
+}
+
+static enum atom_status read_config(const json_t *root, const struct beside *files, struct atom_config *out,
                                     struct atom_error *err)
 {
     struct atom_place place = {"config.json", err}, beside = {"generation_config.json", err};
     struct parsed p = {.config = {.bos = -1, .max_position = 2048, .rms_eps = 1e-6f, .scheme = atom_scheme_float}};
-    const json_t *eos = json_object_get(generation, "eos_token_id");
+    const json_t *eos = json_object_get(files->generation, "eos_token_id");
     enum atom_status status = check_model_type(root, err);
     if (!status)
         status = atom_fields_read(&place, root, fields, sizeof fields / sizeof fields[0], &p);
@@ -250,9 +273,8 @@ static enum atom_status read_config(const json_t *root, const json_t *generation
         status = read_eos(&beside, NULL, eos, &p);
     if (!status)
         status = check_ids(&p.config, err);
-    p.config.quantized = p.quantization != NULL;
-    if (!status && p.quantization)
-        status = atom_scheme_parse(p.quantization, p.config.head_dim, &p.config.scheme, err);
+    if (!status)
+        status = read_quantization(p.quantization, files->gptq, &p.config, err);
     if (!status)
         *out = p.config;
     return status;
@@ -261,23 +283,28 @@ static enum atom_status read_config(const json_t *root, const json_t *generation
 enum atom_status atom_config_parse(const char *text, size_t n_bytes, struct atom_config *out, struct atom_error *err)
 {
     json_t *root = NULL;
+    struct beside none = {NULL, NULL};
     enum atom_status status = atom_json_parse("config.json", text, n_bytes, &root, err);
     if (!status)
-        status = read_config(root, NULL, out, err);
+        status = read_config(root, &none, out, err);
     json_decref(root);
     return status;
 }
 
 enum atom_status atom_config_load(const char *dir, struct atom_config *out, struct atom_error *err)
 {
-    json_t *root = NULL, *generation = NULL;
+    json_t *root = NULL;
+    struct beside files = {NULL, NULL};
     enum atom_status status = atom_json_load(dir, "config.json", FILE_LIMIT, false, &root, err);
     if (!status)
-        status = atom_json_load(dir, "generation_config.json", FILE_LIMIT, true, &generation, err);
+        status = atom_json_load(dir, "generation_config.json", FILE_LIMIT, true, &files.generation, err);
     if (!status)
-        status = read_config(root, generation, out, err);
+        status = atom_json_load(dir, "quantize_config.json", FILE_LIMIT, true, &files.gptq, err);
+    if (!status)
+        status = read_config(root, &files, out, err);
     json_decref(root);
-    json_decref(generation);
+    json_decref(files.generation);
+    json_decref(files.gptq);
     return status;
 }
 
@@ -304,7 +331,8 @@ static enum atom_status check_original(json_t *root, const struct atom_scheme *s
                                        struct atom_error *err)
 {
     struct atom_config config;
-    enum atom_status status = read_config(root, NULL, &config, err);
+    struct beside none = {NULL, NULL};
+    enum atom_status status = read_config(root, &none, &config, err);
     if (!status && config.quantized)
         status = atom_fail(err, ATOM_ERR_INVALID, "config.json: the model is quantized already");
     if (!status)

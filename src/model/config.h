@@ -4,6 +4,7 @@
 #define ATOM_MODEL_CONFIG_H
 
 #include "base/error.h"
+#include "model/foreign.h"
 
 enum atom_rope_kind { ATOM_ROPE_DEFAULT, ATOM_ROPE_LINEAR, ATOM_ROPE_LLAMA3 };
 
@@ -27,10 +28,12 @@ struct atom_config {
     int n_eos;
     int eos[8];
     bool quantized;
-    struct atom_scheme scheme; /* 16/16/16 when not quantized */
+    struct atom_scheme scheme;   /* 16/16/16 when not quantized */
+    struct atom_foreign foreign; /* how another program stored its quantized linears; format NULL: none did */
 };
 
-/* Reads DIR/config.json (and eos ids of DIR/generation_config.json if there). Every field is either understood,
+/* Reads DIR/config.json (and eos ids of DIR/generation_config.json if there, and DIR/quantize_config.json, where older
+ * GPTQ directories say what others say in quantization_config). Every field is either understood,
  * known not to change the arithmetic, or refused by name. */
 enum atom_status atom_config_load(const char *dir, struct atom_config *out, struct atom_error *err);
 

@@ -40,12 +40,14 @@ enum atom_status atom_scheme_layout(const struct atom_scheme *scheme, int k, str
 /* A NaN or an infinity in an F32, F16 or BF16 tensor is ATOM_ERR_NUMERIC naming it: it would poison what it meets. */
 enum atom_status atom_tensor_finite(const struct atom_tensor *t, struct atom_error *err);
 
+struct atom_foreign_layer;
 struct atom_layer_source {
     const struct atom_config *cfg;
     const struct atom_tensors *tensors;
     struct atom_scheme scheme;    /* how it is stored (wbits) and run (abits) */
     bool float_weights;           /* P.weight whatever the scheme's wbits, in the scheme's layouts and orders */
     const int32_t *const *orders; /* [ATOM_N_SITES]; NULL: the checkpoint's, identity where it has none */
+    const struct atom_foreign_layer *foreign; /* this layer's linears, where another program quantized them; or NULL */
 };
 
 /* Reads and packs layer `index`. Shapes, dtypes, orders and finiteness are checked. */

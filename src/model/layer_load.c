@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From the tensors of a checkpoint to a layer in a backend's form. */
 #include "base/thread.h"
+#include "model/foreign_layer.h"
 #include "model/layer.h"
 
 #include <math.h>
@@ -283,8 +284,14 @@ static enum atom_status quantized_part(const struct loader *ld, int proj, struct
     return st || !lay->outliers ? st : outliers_of_part(ld, what, lay->outliers, part, err);
 }
 
-static enum atom_status make_part(const struct loader *ld, int proj, struct atom_linear_part *part, float **bias,
-                                  struct atom_error *err)
+/* What a part borrows until its linear is made. */
+struct part_memory {
+    float *bias;
+    void *foreign;
+};
+
+static enum atom_status make_part(const struct loader *ld, int proj, struct atom_linear_part *part,
+                                  struct part_memory *memory, struct atom_error *err)
 {
     const struct atom_config *cfg = ld->src->cfg;
     const struct atom_site *site = &ld->layer->sites[atom_projs[proj].site];
@@ -292,7 +299,9 @@ static enum atom_status make_part(const struct loader *ld, int proj, struct atom
     if (atom_projs[proj].linear == ATOM_LIN_GATE_UP)
         part->row_order = ld->layer->sites[ATOM_DOWN_IN].order;
     enum atom_status st;
-    if (ld->src->scheme.wbits < 16 && !ld->src->float_weights) {
+    if (ld->src->foreign) {
+        st = atom_foreign_part(ld->src->foreign, proj, part, &memory->foreign, err);
+    } else if (ld->src->scheme.wbits < 16 && !ld->src->float_weights) {
         st = quantized_part(ld, proj, part, err);
     } else {
         const struct atom_tensor *t;
@@ -303,22 +312,22 @@ static enum atom_status make_part(const struct loader *ld, int proj, struct atom
             part->weight = t->data;
         }
     }
-    st = st ? st : read_bias(ld, proj, part->row_order, bias, err);
-    part->bias = *bias;
+    st = st ? st : read_bias(ld, proj, part->row_order, &memory->bias, err);
+    part->bias = memory->bias;
     return st;
 }
 
 static enum atom_status make_linear(const struct loader *ld, enum atom_linear_id id, struct atom_error *err)
 {
     struct atom_linear_part parts[ATOM_N_PROJ];
-    float *bias[ATOM_N_PROJ] = {NULL};
+    struct part_memory memory[ATOM_N_PROJ] = {{NULL, NULL}};
     int n = 0;
     enum atom_site_id site = ATOM_ATTN_IN;
     enum atom_status st = ATOM_OK;
     for (int p = 0; p < ATOM_N_PROJ && !st; p++)
         if (atom_projs[p].linear == id) {
             site = atom_projs[p].site;
-            st = make_part(ld, p, &parts[n], &bias[n], err);
+            st = make_part(ld, p, &parts[n], &memory[n], err);
             if (!st && parts[n].kind != parts[0].kind)
                 st = atom_fail(err, ATOM_ERR_UNSUPPORTED, "layer %d: %s and %s have different dtypes; they must agree",
                                ld->index, parts[0].name, parts[n].name);
@@ -328,8 +337,10 @@ static enum atom_status make_linear(const struct loader *ld, enum atom_linear_id
         st = ld->b->linear_create(&ld->layer->sites[site], parts, n, &ld->layer->linears[id], err);
     /* Here, so that no more than one linear is ever in memory twice. */
     atom_tensors_release(ld->src->tensors);
-    for (int i = 0; i < n; i++)
-        free(bias[i]);
+    for (int i = 0; i < n; i++) {
+        free(memory[i].bias);
+        free(memory[i].foreign);
+    }
     return st;
 }
 

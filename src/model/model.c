@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "model/foreign_layer.h"
 #include "model/model.h"
 #include "model/rope.h"
 #include "model/tensor_names.h"
@@ -165,14 +166,32 @@ static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
     return atom_head_load(m->backend, cfg, m->tensors, &m->head, err);
 }
 
+static enum atom_status load_foreign_layer(const struct atom_model *m, int index, struct atom_layer *out,
+                                           struct atom_error *err)
+{
+    struct atom_foreign_layer foreign;
+    enum atom_status st = atom_foreign_layer_open(&m->cfg, m->tensors, index, &foreign, err);
+    if (st)
+        return st;
+    const struct atom_layer_source src = {.cfg = &m->cfg,
+                                          .tensors = m->tensors,
+                                          .scheme = m->cfg.scheme,
+                                          .orders = (const int32_t *const *)foreign.orders,
+                                          .foreign = &foreign};
+    st = atom_layer_load(m->backend, &src, index, out, err);
+    atom_foreign_layer_fini(&foreign);
+    return st;
+}
+
 static enum atom_status load_layers(struct atom_model *m, struct atom_error *err)
 {
-    struct atom_layer_source src = {&m->cfg, m->tensors, m->cfg.scheme, false, NULL};
+    struct atom_layer_source src = {.cfg = &m->cfg, .tensors = m->tensors, .scheme = m->cfg.scheme};
     m->layers = calloc((size_t)m->cfg.layers, sizeof *m->layers);
     if (!m->layers)
         return atom_fail_nomem(err, (size_t)m->cfg.layers * sizeof *m->layers);
     for (int i = 0; i < m->cfg.layers; i++) {
-        enum atom_status st = atom_layer_load(m->backend, &src, i, &m->layers[i], err);
+        enum atom_status st = m->cfg.foreign.format ? load_foreign_layer(m, i, &m->layers[i], err)
+                                                    : atom_layer_load(m->backend, &src, i, &m->layers[i], err);
         if (st)
             return st;
     }

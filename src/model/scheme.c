@@ -235,7 +235,8 @@ enum atom_status atom_scheme_parse(const json_t *quantization_config, int head_d
     const json_t *method = json_object_get(quantization_config, "quant_method");
     /* The method first: what others call their fields is beside the point. */
     if (json_is_string(method) && strcmp(json_string_value(method), "atom"))
-        return atom_fail(err, ATOM_ERR_UNSUPPORTED, "%s: quant_method '%.64s' is not supported; 'atom' is",
+        return atom_fail(err, ATOM_ERR_UNSUPPORTED,
+                         "%s: quant_method '%.64s' is not supported; 'atom', 'gptq' and 'compressed-tensors' are",
                          place.object, json_string_value(method));
     const json_t *version = json_object_get(quantization_config, "version");
     if (json_is_integer(version) && json_integer_value(version) != VERSION)

@@ -46,7 +46,9 @@ static enum atom_tensor_kind kind_of_part(const struct atom_config *cfg, int pro
     const bool integers = cfg->quantized && cfg->scheme.wbits < 16;
     const bool bias = atom_projs[proj].linear <= ATOM_LIN_O ? cfg->attention_bias : cfg->mlp_bias;
     if (strcmp(part, "bias") == 0)
-        return bias ? ATOM_TENSOR_BIAS : ATOM_TENSOR_UNKNOWN;
+        return bias ? ATOM_TENSOR_BIAS : cfg->foreign.format ? ATOM_TENSOR_UNUSED : ATOM_TENSOR_UNKNOWN;
+    if (cfg->foreign.format)
+        return cfg->foreign.format->has_part(&cfg->foreign, part) ? ATOM_TENSOR_LINEAR : ATOM_TENSOR_UNKNOWN;
     if (is_one_of(part, integers ? quantized : floats) ||
         (integers && cfg->scheme.outliers > 0 &&
          is_one_of(part, cfg->scheme.outlier_bits == 16 ? float_outliers : outliers)) ||
@@ -58,7 +60,7 @@ static enum atom_tensor_kind kind_of_part(const struct atom_config *cfg, int pro
 static void place_in_layer(const struct atom_config *cfg, const char *rest, struct atom_tensor_place *p)
 {
     static const char *const norms[] = {"input_layernorm.weight", "post_attention_layernorm.weight", NULL};
-    const bool ordered = cfg->quantized && (cfg->scheme.wbits < 16 || cfg->scheme.abits < 16);
+    const bool ordered = cfg->quantized && !cfg->foreign.format && (cfg->scheme.wbits < 16 || cfg->scheme.abits < 16);
     if (is_one_of(rest, norms))
         p->kind = ATOM_TENSOR_NORM;
     for (int i = 0; i < ATOM_N_SITES && ordered; i++) {

@@ -197,7 +197,7 @@ enum atom_status atom_calib_float(struct atom_calib *c, int index, const struct 
                                   struct atom_error *err)
 {
     struct atom_layer layer;
-    struct atom_layer_source src = {c->set.cfg, c->set.tensors, c->set.cfg->scheme, false, NULL};
+    struct atom_layer_source src = {.cfg = c->set.cfg, .tensors = c->set.tensors, .scheme = c->set.cfg->scheme};
     enum atom_status st = atom_layer_load(c->set.backend, &src, index, &layer, err);
     if (st)
         return st;

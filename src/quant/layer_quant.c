@@ -91,7 +91,8 @@ static bool ordered(const struct job *j) { return j->set->scheme->wbits < 16 || 
 
 static enum atom_status load_float_layer(const struct job *j, int abits, struct atom_layer *out, struct atom_error *err)
 {
-    struct atom_layer_source src = {j->set->cfg, j->tensors, *j->set->scheme, true, NULL};
+    struct atom_layer_source src = {
+        .cfg = j->set->cfg, .tensors = j->tensors, .scheme = *j->set->scheme, .float_weights = true};
     src.scheme.abits = abits;
     if (ordered(j))
         src.orders = (const int32_t *const *)j->orders;

@@ -20,6 +20,7 @@
 
 struct atom_partial {
     char *model, *out, *dir;
+    char *config; /* config.json's text, or NULL */
     int layers;
     bool overwrite;
     int lock; /* the directory, held by flock */
@@ -99,7 +100,8 @@ static enum atom_status init_paths(struct atom_partial *p, const struct atom_par
     p->model = strdup(run->model);
     p->out = strndup(run->out, n);
     p->dir = malloc(n + sizeof ".partial");
-    if (!p->model || !p->out || !p->dir)
+    p->config = run->config ? strdup(run->config) : NULL;
+    if (!p->model || !p->out || !p->dir || (run->config && !p->config))
         return atom_fail_nomem(err, n);
     snprintf(p->dir, n + sizeof ".partial", "%s.partial", p->out);
     return ATOM_OK;
@@ -259,6 +261,7 @@ void atom_partial_close(struct atom_partial *p)
     free(p->model);
     free(p->out);
     free(p->dir);
+    free(p->config);
     free(p);
 }
 
@@ -340,9 +343,10 @@ static enum atom_status write_config(const struct atom_partial *p, const struct 
     char *text = NULL, *path = atom_path_join(p->dir, "config.json");
     if (!path)
         return atom_fail_nomem(err, strlen(p->dir));
-    enum atom_status st = atom_config_quantized_text(p->model, scheme, &text, err);
+    enum atom_status st = p->config ? ATOM_OK : atom_config_quantized_text(p->model, scheme, &text, err);
+    const char *config = p->config ? p->config : text;
     if (!st)
-        st = atom_file_write(path, text, strlen(text), err);
+        st = atom_file_write(path, config, strlen(config), err);
     free(text);
     free(path);
     return st;
@@ -367,7 +371,7 @@ static enum atom_status complete(struct atom_partial *p, const struct atom_schem
     static const char *const copied[] = {"tokenizer.json",  "tokenizer_config.json",  "special_tokens_map.json",
                                          "tokenizer.model", "generation_config.json", "chat_template.jinja"};
     enum atom_status st = atom_state_write_index(p->dir, shards, err);
-    if (!st)
+    if (!st && !p->config)
         st = atom_state_write_report(p->dir, p->state, shards, err);
     for (size_t i = 0; i < sizeof copied / sizeof *copied && !st; i++)
         st = copy_if_there(p, copied[i], err);

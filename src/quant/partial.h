@@ -22,6 +22,7 @@ struct atom_partial_run {
     const char *options; /* every option that changes the result, as text (atom_fingerprint_options) */
     int layers;
     bool resume, overwrite;
+    const char *config; /* config.json's text, and no atom_report.json; NULL: the model's with the scheme, and one */
 };
 
 /* What atom_report.json says of a linear. */

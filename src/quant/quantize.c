@@ -150,7 +150,7 @@ static enum atom_status catch_up(struct run *r, struct atom_error *err)
         return ATOM_OK;
     enum atom_status st = atom_tensors_open(atom_partial_dir(r->partial), &done, err);
     for (r->layer = 0; r->layer < next && !st; r->layer++) {
-        struct atom_layer_source src = {&r->cfg, done, r->scheme, false, NULL};
+        struct atom_layer_source src = {.cfg = &r->cfg, .tensors = done, .scheme = r->scheme};
         st = atom_calib_float(r->calib, r->layer, NULL, err);
         st = st ? st : atom_layer_load(&atom_backend_cpu, &src, r->layer, &layer, err);
         if (st)
