@@ -44,6 +44,8 @@ static void recipes_are_rungs(void **state)
         if (!rungs[i].recipe)
             continue;
         assert_int_equal(atom_scheme_named(rungs[i].recipe, &want, NULL), ATOM_OK);
+        if (want.outliers < 0) /* 128, or a quarter of a narrow model */
+            want.outliers = 128;
         atom_rung_scheme(i, 4, 128, &got);
         same_scheme(&got, &want);
         found++;

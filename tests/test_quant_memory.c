@@ -11,7 +11,8 @@
 
 enum { N = 3, K = 6 };
 
-static const struct atom_weight_options options = {4, 2, 2, 2, 1.0f, true};
+static const struct atom_weight_options options = {
+    .bits = 4, .group = 2, .outliers = 2, .rows_per_scale = 2, .clip = 1, .search = true};
 static float weights[N * K], sum[K * K];
 
 static enum atom_status rank(const char *dir, struct atom_error *err)
