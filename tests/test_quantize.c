@@ -163,6 +163,22 @@ static void every_ingredient(void **state)
     }
 }
 
+/* Query heads that share keys, biases: what is divided in one place is multiplied in the other. */
+static void searched_smoothing_leaves_the_function(void **state)
+{
+    static const char *const names[] = {"w8a8-smooth", "w4a16-awq"};
+    struct atom_scheme s;
+    (void)state;
+    logits_of(place("odd"), exact, &s);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(atom_scheme_named(names[i], &s, &err), &err);
+        s.wbits = 8;
+        double off = try_scheme(place("odd"), &s);
+        if (!(off < 0.04))
+            fail_msg("%s at 8 bits: logits are off by %g", names[i], off);
+    }
+}
+
 static void other_shapes(void **state)
 {
     static const struct llama shapes[] = {{.hidden = 33,
@@ -485,6 +501,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(every_ingredient, fresh),
+        cmocka_unit_test_setup(searched_smoothing_leaves_the_function, fresh),
         cmocka_unit_test_setup(other_shapes, fresh),
         cmocka_unit_test_setup(quality_falls_in_order, fresh),
         cmocka_unit_test_setup(a_run_that_stopped_goes_on, fresh),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Smoothing: its factors, and that a smoothed float layer is the same function. */
-#include "helpers.h"
+#include "llama.h"
 
 #include "base/thread.h"
 #include "model/model.h"
@@ -39,14 +39,14 @@ struct rig {
     int32_t *orders[ATOM_N_SITES];
 };
 
-static void rig_init(struct rig *r)
+static void rig_init(struct rig *r, const char *dir)
 {
     struct atom_error err = {0};
     uint32_t seed = 1;
-    assert_ok(atom_config_load("models/tiny", &r->cfg, &err), &err);
-    assert_ok(atom_tensors_open("models/tiny", &r->tensors, &err), &err);
+    assert_ok(atom_config_load(dir, &r->cfg, &err), &err);
+    assert_ok(atom_tensors_open(dir, &r->tensors, &err), &err);
     assert_ok(atom_scheme_named("default", &r->scheme, &err), &err);
-    r->scheme.outliers = 64;
+    r->scheme.outliers = r->cfg.hidden / 4;
     r->seen.n_rows = ROWS;
     for (int s = 0; s < ATOM_N_SITES; s++) {
         int k = atom_site_channels(&r->cfg, (enum atom_site_id)s);
@@ -109,14 +109,13 @@ static void put_notes(void *user, const char *line)
     strcat(user, "\n");
 }
 
-static void a_smoothed_layer_is_the_same_function(void **state)
+static void check_same_function(const char *dir)
 {
     enum { TOKENS = 20 };
     struct rig r;
     struct atom_error err = {0};
     struct atom_smoothed *s;
-    (void)state;
-    rig_init(&r);
+    rig_init(&r, dir);
     int n = TOKENS * r.cfg.hidden;
     float *before = malloc((size_t)n * sizeof *before), *after = malloc((size_t)n * sizeof *after);
     run_layer(&r, r.tensors, TOKENS, before);
@@ -149,6 +148,31 @@ static void a_smoothed_layer_is_the_same_function(void **state)
     free(before);
     free(after);
     rig_fini(&r);
+}
+
+static void a_smoothed_layer_is_the_same_function(void **state)
+{
+    (void)state;
+    check_same_function("models/tiny");
+}
+
+/* Biases everywhere, and query heads that share keys. */
+static void so_is_one_with_biases(void **state)
+{
+    static const struct llama shape = {.hidden = 40,
+                                       .intermediate = 54,
+                                       .layers = 2,
+                                       .heads = 4,
+                                       .kv_heads = 2,
+                                       .head_dim = 24,
+                                       .attention_bias = true,
+                                       .mlp_bias = true,
+                                       .dtype = ATOM_F32};
+    char *dir = make_dir();
+    (void)state;
+    put_llama(dir, &shape);
+    check_same_function(dir);
+    remove_dir(dir);
 }
 
 /* ---- search ------------------------------------------------------------------------------------------------------ */
@@ -270,7 +294,7 @@ static void a_missing_tensor_is_named(void **state)
     struct atom_error err = {0};
     struct atom_smoothed *s;
     (void)state;
-    rig_init(&r);
+    rig_init(&r, "models/tiny");
     const struct atom_smooth_input in = {&r.cfg, r.tensors, &r.scheme, 4, &r.seen, (const int32_t *const *)r.orders,
                                          NULL,   NULL};
     assert_fails(atom_smooth(&in, &s, &err), &err, ATOM_ERR_FORMAT, "model.layers.4.");
@@ -282,12 +306,11 @@ int main(void)
     struct atom_error err = {0};
     if (atom_runtime_init(NULL, &err))
         return 1;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(factors_follow_the_formula),
-                                       cmocka_unit_test(a_smoothed_layer_is_the_same_function),
-                                       cmocka_unit_test(a_search_finds_what_stands_out),
-                                       cmocka_unit_test(a_search_never_makes_it_worse),
-                                       cmocka_unit_test(heads_that_share_a_kv_head_share_factors),
-                                       cmocka_unit_test(a_missing_tensor_is_named)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(factors_follow_the_formula),    cmocka_unit_test(a_smoothed_layer_is_the_same_function),
+        cmocka_unit_test(so_is_one_with_biases),         cmocka_unit_test(a_search_finds_what_stands_out),
+        cmocka_unit_test(a_search_never_makes_it_worse), cmocka_unit_test(heads_that_share_a_kv_head_share_factors),
+        cmocka_unit_test(a_missing_tensor_is_named)};
     int rc = cmocka_run_group_tests_name("smooth", tests, NULL, NULL);
     atom_runtime_fini();
     return rc;
