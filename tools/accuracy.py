@@ -20,7 +20,7 @@ SCHEMES = ["w8a8", "w8a8-smooth", "w4a16-rtn", "w4a16-gptq", "w4a16-awq", "w4a8k
 WHOLE = "w8a8-smooth,w4a16-gptq,w4a16-awq,w4a8kv4,w4a4kv4"
 SAMPLES, WINDOW = 64, 1024
 SOME_WINDOWS = 40  # of the tables with many rows
-LIMIT = 1000       # items a file in the table of schemes
+LIMIT = 500        # items a file in the table of schemes
 
 
 class Measure:
