@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes every number of docs/accuracy.md.
 
-usage: accuracy.py MODEL CALIBRATION_TEXT TEXT ITEMS_DIR WORK_DIR [--whole NAMES] [--write docs/accuracy.md]
+usage: accuracy.py MODEL CALIBRATION_TEXT TEXT ITEMS_DIR WORK_DIR [--schemes NAMES] [--whole NAMES] [--only TABLE] [--write PAGE]
 
 Runs the program (ATOM, default build/atom) and keeps each command's JSON lines in WORK_DIR: what is there is not run again,
 so that a stopped run goes on. Prints the tables, or writes them between the marks of a page. ITEMS_DIR holds *.jsonl as
-`atom eval tasks` takes them. --whole names the schemes whose perplexity is measured on all of TEXT."""
+`atom eval tasks` takes them. --schemes names those of the table with all that `atom eval --schemes` measures, --whole those whose
+perplexity is measured on all of TEXT."""
 import argparse
 import json
 import os
@@ -15,8 +16,7 @@ import subprocess
 import sys
 
 ATOM = os.environ.get("ATOM", "build/atom")
-SCHEMES = ["w8a8", "w8a8-smooth", "w4a16-rtn", "w4a16-gptq", "w4a16-awq", "w4a8kv4", "w4a4kv4", "paper", "fp4", "nvfp4",
-           "mxfp4", "w3a3kv4", "kv8", "kv4", "kv3"]
+SCHEMES = "w8a8,w8a8-smooth,w4a16-rtn,w4a16-gptq,w4a16-awq,w4a8kv4,w4a4kv4,kv8,kv4,kv3"
 WHOLE = "w8a8-smooth,w4a16-gptq,w4a16-awq,w4a8kv4,w4a4kv4"
 SAMPLES, WINDOW = 64, 1024
 SOME_WINDOWS = 40  # of the tables with many rows
@@ -85,7 +85,7 @@ def scheme_dir(m, a, name):
 def schemes(m, a):
     """Every scheme by size, perplexity, divergence and items."""
     tasks = [x for file in a.items for x in ("--tasks", file)]
-    lines = m("schemes", "eval", "--schemes", ",".join(SCHEMES), a.model, a.text, "--calib", a.calib, "--samples", SAMPLES,
+    lines = m("schemes", "eval", "--schemes", a.schemes, a.model, a.text, "--calib", a.calib, "--samples", SAMPLES,
               "--window", WINDOW, "--max-windows", SOME_WINDOWS, "--limit", LIMIT, "--keep",
               os.path.join(m.work, "schemes"), "--json", "-q", *tasks)
     rows = []
@@ -128,6 +128,7 @@ def main():
     p = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1].removeprefix("usage: "), description=__doc__.split("\n\n")[2])
     for name in ("model", "calib", "text", "items", "work"):
         p.add_argument(name)
+    p.add_argument("--schemes", default=SCHEMES)
     p.add_argument("--whole", default=WHOLE)
     p.add_argument("--only", choices=TABLES, action="append", help="these tables alone")
     p.add_argument("--write", metavar="PAGE")
