@@ -138,9 +138,7 @@ template <int BN, class T, bool SILU> static __device__ void multiply(const stru
         for (int run = it.run0; run < it.run1; run++, next<S>(r)) {
             barrier_wait(&r.full[r.stage], r.phase);
             consume<BN>(r.stages + (size_t)r.stage * S::STAGE_BYTES, run < a.n_groups, group, y);
-            __syncwarp();
-            if (threadIdx.x % 32 == 0) /* this warp needs the stage no more */
-                barrier_arrive(&r.empty[r.stage]);
+            barrier_arrive(&r.empty[r.stage]); /* this thread needs the stage no more */
         }
         if (a.splits > 1 && !gather_splits<BN>(a, it.row_tile, it.split, y))
             continue;
@@ -161,7 +159,7 @@ static __global__ void __launch_bounds__(THREADS, few_shape<BN>::BLOCKS)
         tensor_prefetch(&map);
         for (int i = 0; i < S::STAGES; i++) {
             barrier_init(&full[i], 1);
-            barrier_init(&empty[i], CONSUMERS * 4);
+            barrier_init(&empty[i], CONSUMERS * 128);
         }
         barrier_init_fence();
     }
