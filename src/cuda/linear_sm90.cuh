@@ -170,7 +170,6 @@ template <int BN> static __device__ __forceinline__ void leave_sums(const struct
 template <int BN>
 static __device__ __forceinline__ bool add_splits(const struct args &a, const struct item &it, float (&y)[BN / 2])
 {
-    enum { AT_ONCE = BN <= 32 ? 4 : BN <= 64 ? 2 : 1 }; /* splits that are read at once */
     __shared__ int last;
     int t = threadIdx.x - 128;
     asm volatile("bar.sync 3, 256;" ::: "memory");
@@ -183,7 +182,6 @@ static __device__ __forceinline__ bool add_splits(const struct args &a, const st
 #pragma unroll
     for (int e = 0; e < BN / 2; e++)
         y[e] = __ldcg(from + e * 256);
-#pragma unroll AT_ONCE
     for (int i = 1; i < it.n_splits; i++) {
         from += (BN / 2) * 256;
 #pragma unroll
