@@ -14,6 +14,7 @@
  *
  * Two threads bring runs into a ring of stages; the token scales come cut already (ops.h). Two blocks that form a
  * cluster have the same tokens: each brings half of them, for both. */
+#include "cuda/early.cuh"
 #include "cuda/linear_sm90.cuh"
 
 /* What a launch describes to the tensor copies. */
@@ -41,19 +42,29 @@ template <int BN> struct many_shape {
     static_assert(LOW * ATOM_CUDA_RUN % 1024 == 0 && HIGH % 16 == 0, "halves are whole swizzle atoms and wgmmas");
 };
 
-/* The blocks of a cluster take work items in turn: tokens fastest, so that what runs at once shares weights. */
+/* The blocks of a cluster take work items in turn: tokens fastest, so that what runs at once shares weights. Those of
+ * tiles that are split come last, a tile's splits beside each other. */
 template <int BN> static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
 {
     enum { CLUSTER = many_shape<BN>::CLUSTER };
-    if (i >= a.row_tiles / CLUSTER * a.tok_tiles * a.splits)
-        return false;
-    it.split = i % a.splits;
-    i /= a.splits;
-    it.row_tile = i / a.tok_tiles * CLUSTER + (int)cluster_rank();
-    it.tok0 = i % a.tok_tiles * BN;
-    it.run0 = a.n_runs * it.split / a.splits;
-    it.run1 = a.n_runs * (it.split + 1) / a.splits;
-    return true;
+    int tok_tiles = a.tok_tiles, splits = a.splits, whole = a.whole_pairs * tok_tiles, pair = 0;
+    it.split = 0;
+    it.n_splits = 1;
+    if (i >= whole) {
+        i -= whole;
+        it.n_splits = splits;
+        it.split = i % splits;
+        i /= splits;
+        pair = a.whole_pairs;
+    }
+    it.word = i * CLUSTER + (int)cluster_rank();
+    it.slot = it.word * splits + it.split;
+    pair += i / tok_tiles;
+    it.row_tile = pair * CLUSTER + (int)cluster_rank();
+    it.tok0 = i % tok_tiles * BN;
+    it.run0 = a.n_runs * it.split / it.n_splits;
+    it.run1 = a.n_runs * (it.split + 1) / it.n_splits;
+    return pair < a.row_tiles / CLUSTER;
 }
 
 /* ---- feeding ----------------------------------------------------------------------------------------------------- */
@@ -79,17 +90,58 @@ static __device__ __forceinline__ void bring_rows(struct ring &r, const uint8_t 
     }
 }
 
+/* How many runs' weights are brought before the kernel in front has ended. */
+template <int BN> static __device__ __forceinline__ int runs_ahead(const struct item &it)
+{
+    return min(it.run1 - it.run0, (int)many_shape<BN>::STAGES);
+}
+
+static __device__ __forceinline__ uint32_t part_bytes_of(const struct args &a, const struct item &it, int tokens)
+{
+    return (uint32_t)min(a.tok_stride - it.tok0, tokens) * 16;
+}
+
+template <int BN> static __device__ __forceinline__ void bring_weights_ahead(const struct args &a, const struct ring &r)
+{
+    using S = many_shape<BN>;
+    struct item it;
+    int n = item_at<BN>(a, blockIdx.x / S::CLUSTER, it) ? runs_ahead<BN>(it) : 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t w_bytes = it.run0 + i < a.n_groups ? NIBBLE_RUN_BYTES : BYTE_RUN_BYTES;
+        barrier_arrive_expect(&r.full[i], S::ACT_BYTES + w_bytes + part_bytes_of(a, it, BN));
+        bulk_copy(r.stages + (size_t)i * S::STAGE_BYTES + S::WEIGHT_AT,
+                  a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, it.run0 + i), w_bytes, &r.full[i]);
+    }
+}
+
+/* The scales that belong to them. */
+template <int BN>
+static __device__ __forceinline__ int bring_scales_ahead(const struct args &a, const struct item &it, struct ring &r)
+{
+    using S = many_shape<BN>;
+    int n = runs_ahead<BN>(it);
+    for (int i = 0; i < n; i++, next<S>(r))
+        bulk_copy(r.stages + (size_t)i * S::STAGE_BYTES + S::TOK_SCALE_AT,
+                  a.scale_parts + ((size_t)min(it.run0 + i, a.n_groups) * a.tok_stride + it.tok0) * 4,
+                  part_bytes_of(a, it, BN), &r.full[i]);
+    return n;
+}
+
 template <int BN> static __device__ __forceinline__ void produce_rows(const struct args &a, struct ring r)
 {
     using S = many_shape<BN>;
     struct item it;
+    early_wait();
+    int ahead = item_at<BN>(a, blockIdx.x / S::CLUSTER, it) ? bring_scales_ahead<BN>(a, it, r) : 0;
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
-        const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, it.run0);
-        int nibbles = max(0, min(it.run1, a.n_groups) - it.run0), scale = min(it.run0, a.n_groups);
+        int run0 = it.run0 + ahead;
+        const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, run0);
+        int nibbles = max(0, min(it.run1, a.n_groups) - run0), scale = min(run0, a.n_groups);
+        ahead = 0;
         const float *parts = a.scale_parts + ((size_t)scale * a.tok_stride + it.tok0) * 4;
-        uint32_t part_bytes = (uint32_t)min(a.tok_stride - it.tok0, BN) * 16;
+        uint32_t part_bytes = part_bytes_of(a, it, BN);
         bring_rows<BN, NIBBLE_RUN_BYTES>(r, w, parts, nibbles, part_bytes, (size_t)a.tok_stride * 4);
-        bring_rows<BN, BYTE_RUN_BYTES>(r, w, parts, it.run1 - it.run0 - nibbles, part_bytes, 0);
+        bring_rows<BN, BYTE_RUN_BYTES>(r, w, parts, it.run1 - run0 - nibbles, part_bytes, 0);
     }
 }
 
@@ -100,6 +152,7 @@ static __device__ __forceinline__ void produce_tokens(const struct args &a, cons
     enum { SHARE = BN / S::CLUSTER };
     struct item it;
     int first = (int)cluster_rank() * SHARE;
+    early_wait();
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
         int x = it.run0 * ATOM_CUDA_RUN, y = it.tok0 + first;
         for (int runs = it.run1 - it.run0; runs > 0; runs--, next<S>(r), x += ATOM_CUDA_RUN) {
@@ -369,20 +422,30 @@ static __device__ void multiply(const struct args &a, const struct maps &m, stru
     using S = many_shape<BN>;
     int group = threadIdx.x / 128 - 1;
     struct item it;
+    early_wait();
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
         float y[BN / 2];
         int nibbles = max(0, min(it.run1, a.n_groups) - it.run0);
-        if (!SILU && !DIRECT && a.splits == 1)
+        if (!SILU && !DIRECT && it.n_splits == 1)
             bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
         sum_tile<BN>(nibbles, it.run1 - it.run0 - nibbles, r, y);
         asm volatile("" : "+r"(i)); /* the item is found again: its registers were worth more */
         item_at<BN>(a, i, it);
-        if (a.splits > 1 && !gather_splits<BN>(a, it.row_tile * a.tok_tiles + it.tok0 / BN, it.split, y))
-            continue;
-        if (!SILU && !DIRECT && a.splits > 1)
-            bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
-        write_out<BN, T, SILU, DIRECT>(a, m, it, o, y);
+        if (it.n_splits > 1)
+            leave_sums<BN>(a, it.slot, y);
+        else
+            write_out<BN, T, SILU, DIRECT>(a, m, it, o, y);
     }
+    early_next(); /* no sooner: blocks that wait for this kernel's end would have its multiprocessors */
+    if (a.splits > 1)
+        for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
+            float y[BN / 2];
+            if (it.n_splits == 1 || !add_splits<BN>(a, it, y))
+                continue;
+            if (!SILU && !DIRECT)
+                bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
+            write_out<BN, T, SILU, DIRECT>(a, m, it, o, y);
+        }
     if (speaks())
         tensor_store_wait_read();
 }
@@ -411,12 +474,16 @@ static __global__ void __launch_bounds__(THREADS, 1)
     shared_to_tensor_cores();
     cluster_sync();
     if (threadIdx.x < 128) {
+        if (threadIdx.x == 0)
+            bring_weights_ahead<BN>(a, r);
+        __syncwarp();
         registers_down<S::PRODUCER_REGISTERS>();
         if (threadIdx.x == 0)
             produce_rows<BN>(a, r);
         if (threadIdx.x == 32)
             produce_tokens<BN>(a, &m.tokens, r);
         __syncwarp();
+        early_next();
     } else {
         registers_up<S::CONSUMER_REGISTERS>();
         int group = threadIdx.x / 128 - 1;
@@ -447,20 +514,15 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     struct args a = atom_cuda_sm90_args(j);
     a.row_tiles = j->w->n_tiles;
     a.tok_tiles = (j->a->n_tok + BN - 1) / BN;
-    a.splits = atom_cuda_sm90_splits(j->w, j->a->n_tok);
-    int items = a.row_tiles / S::CLUSTER * a.tok_tiles * a.splits, slots = atom_cuda_opened()->n_sm / S::CLUSTER;
-    cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute cluster = {};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = S::CLUSTER;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    config.gridDim = dim3((unsigned)((items < slots ? items : slots) * S::CLUSTER));
-    config.blockDim = dim3(THREADS);
-    config.dynamicSmemBytes = S::SMEM_BYTES;
-    config.stream = s;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    return atom_cuda_status(cudaLaunchKernelEx(&config, linear<BN, T, SILU, DIRECT>, m, a), "starting a linear", err);
+    const struct atom_cuda_cut cut = atom_cuda_sm90_cut(j->w, j->a->n_tok);
+    a.whole_pairs = cut.whole_pairs;
+    a.splits = cut.splits;
+    int pairs = a.row_tiles / S::CLUSTER, slots = atom_cuda_opened()->n_sm / S::CLUSTER,
+        items = (a.whole_pairs + (pairs - a.whole_pairs) * a.splits) * a.tok_tiles;
+    const struct early_grid grid = {dim3((unsigned)((items < slots ? items : slots) * S::CLUSTER)), THREADS,
+                                    S::SMEM_BYTES, S::CLUSTER};
+    launch_early(linear<BN, T, SILU, DIRECT>, grid, s, m, a);
+    return atom_cuda_launched("starting a linear", err);
 }
 
 template <int BN, class T>
