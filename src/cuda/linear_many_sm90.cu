@@ -10,7 +10,8 @@
  *   instructions, conversion and fma. The product is cut off where the specification rounds: at most one unit in the
  *   last place.
  * - a warpgroup's tokens are two halves with sums of their own: one half is on the tensor cores while the other is
- *   scaled.
+ *   scaled. A half's products are started in two quarters, so that the next run's weights can take the registers of
+ *   the first while the second is at work.
  *
  * Two threads bring runs into a ring of stages; the token scales come cut already (ops.h). Two blocks that form a
  * cluster have the same tokens: each brings half of them, for both. */
@@ -28,9 +29,10 @@ template <int BN> struct many_shape {
         HIGH = BN - LOW,
         ACT_BYTES = BN * ATOM_CUDA_RUN,
         WEIGHT_AT = ACT_BYTES,
-        TOK_SCALE_AT =
-            WEIGHT_AT + (BYTE_RUN_BYTES + 127) / 128 * 128, /* [2 halves of k][BN][4 of k], zeros from k 4 on */
-        STAGE_BYTES = (TOK_SCALE_AT + BN * 32 + 1023) / 1024 * 1024,
+        TOK_SCALE_AT = WEIGHT_AT + (BYTE_RUN_BYTES + 127) / 128 * 128, /* [BN][4 of k] */
+        FULL_AT = TOK_SCALE_AT + BN * 16,                              /* the stage's barriers */
+        EMPTY_AT = FULL_AT + 8,
+        STAGE_BYTES = (EMPTY_AT + 8 + 1023) / 1024 * 1024,
         OUT_BYTES = BN * 128, /* a warpgroup's results on their way: 64 rows of two bytes */
         STAGES = (226 * 1024 - 2 * OUT_BYTES) / STAGE_BYTES < 8 ? (226 * 1024 - 2 * OUT_BYTES) / STAGE_BYTES : 8,
         SMEM_BYTES = STAGES * STAGE_BYTES + 2 * OUT_BYTES + 1024,
@@ -40,6 +42,20 @@ template <int BN> struct many_shape {
     static_assert(BN % (8 * CLUSTER) == 0, "each block of a cluster brings whole swizzle atoms");
     static_assert(LOW * ATOM_CUDA_RUN % 1024 == 0 && HIGH % 16 == 0, "halves are whole swizzle atoms and wgmmas");
 };
+
+/* The ring as those see it who fill it. */
+struct feed {
+    uint8_t *stages;
+    int stage;
+    uint32_t phase;
+};
+
+template <int BN> static __device__ __forceinline__ uint8_t *stage_of(const struct feed &r)
+{
+    return r.stages + (size_t)r.stage * many_shape<BN>::STAGE_BYTES;
+}
+
+static __device__ __forceinline__ uint64_t *barrier_at(uint8_t *p) { return reinterpret_cast<uint64_t *>(p); }
 
 /* The blocks of a cluster take work items in turn: tokens fastest, so that what runs at once shares weights. */
 template <int BN> static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
@@ -63,14 +79,14 @@ template <int BN> static __device__ __forceinline__ bool item_at(const struct ar
  *
  * Weights and scales: N_BYTES of weights a run, `runs` of them from w on; `step` floats to the next run's scales. */
 template <int BN, int N_BYTES>
-static __device__ __forceinline__ void bring_rows(struct ring &r, const uint8_t *&w, const float *&parts, int runs,
+static __device__ __forceinline__ void bring_rows(struct feed &r, const uint8_t *&w, const float *&parts, int runs,
                                                   uint32_t part_bytes, size_t step)
 {
     using S = many_shape<BN>;
     for (; runs > 0; runs--, next<S>(r)) {
-        uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
-        uint64_t *full = &r.full[r.stage];
-        barrier_wait(&r.empty[r.stage], r.phase ^ 1);
+        uint8_t *to = stage_of<BN>(r);
+        uint64_t *full = barrier_at(to + S::FULL_AT);
+        barrier_wait(barrier_at(to + S::EMPTY_AT), r.phase ^ 1);
         barrier_arrive_expect(full, S::ACT_BYTES + N_BYTES + part_bytes);
         bulk_copy(to + S::WEIGHT_AT, w, N_BYTES, full);
         bulk_copy(to + S::TOK_SCALE_AT, parts, part_bytes, full);
@@ -79,7 +95,7 @@ static __device__ __forceinline__ void bring_rows(struct ring &r, const uint8_t 
     }
 }
 
-template <int BN> static __device__ __forceinline__ void produce_rows(const struct args &a, struct ring r)
+template <int BN> static __device__ __forceinline__ void produce_rows(const struct args &a, struct feed r)
 {
     using S = many_shape<BN>;
     struct item it;
@@ -94,7 +110,7 @@ template <int BN> static __device__ __forceinline__ void produce_rows(const stru
 }
 
 template <int BN>
-static __device__ __forceinline__ void produce_tokens(const struct args &a, const CUtensorMap *map, struct ring r)
+static __device__ __forceinline__ void produce_tokens(const struct args &a, const CUtensorMap *map, struct feed r)
 {
     using S = many_shape<BN>;
     enum { SHARE = BN / S::CLUSTER };
@@ -103,62 +119,90 @@ static __device__ __forceinline__ void produce_tokens(const struct args &a, cons
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
         int x = it.run0 * ATOM_CUDA_RUN, y = it.tok0 + first;
         for (int runs = it.run1 - it.run0; runs > 0; runs--, next<S>(r), x += ATOM_CUDA_RUN) {
-            barrier_wait(&r.empty[r.stage], r.phase ^ 1);
-            tensor_copy(r.stages + (size_t)r.stage * S::STAGE_BYTES + first * ATOM_CUDA_RUN, map, x, y,
-                        &r.full[r.stage], (1 << S::CLUSTER) - 1);
+            uint8_t *to = stage_of<BN>(r);
+            barrier_wait(barrier_at(to + S::EMPTY_AT), r.phase ^ 1);
+            tensor_copy(to + first * ATOM_CUDA_RUN, map, x, y, barrier_at(to + S::FULL_AT), (1 << S::CLUSTER) - 1);
         }
     }
 }
 
 /* ---- multiplying ------------------------------------------------------------------------------------------------- */
 
-/* A of a run in registers: its weights, and the scales of this thread's two rows for tf32. */
-struct rows_of_run {
-    uint32_t weights[4][4], scales[4];
-    uint64_t tokens, tok_scales; /* descriptors of B */
+/* The ring as a warp of consumers walks it: by the stage's address in shared memory, from which all it reads lies as
+ * far in every stage. Numbers that the compiler knows to be the same in a warp, and few of a lane's own: both show in
+ * the instructions of a run, which are what bounds it. */
+template <int BN> struct place {
+    uint32_t at, first, phase;
+    uint32_t weights, scales; /* of this lane, from the stage's start */
+    uint32_t empty;           /* lanes 0 and 1: to the barrier, seen from this block, of each block of the cluster */
+    uint64_t tokens0, tok_scales0; /* descriptors of B, of the first stage */
 };
 
-/* The same as it is stored. */
-template <bool NIBBLES> struct stored_rows {
-    uint4 weights[NIBBLES ? 2 : 4];
-    __half scales[2];
-};
-
-/* Of the ring's stage, once it is there. */
-template <int BN, bool NIBBLES>
-static __device__ __forceinline__ void fetch(const struct ring &r, struct stored_rows<NIBBLES> &p)
-{
-    int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    const uint8_t *at = r.stages + (size_t)r.stage * many_shape<BN>::STAGE_BYTES + many_shape<BN>::WEIGHT_AT,
-                  *weights = at + group * (NIBBLES ? NIBBLE_BYTES / 2 : BYTE_BYTES / 2) + warp * 512 + lane * 16;
-    const __half *scales = reinterpret_cast<const __half *>(at + (NIBBLES ? NIBBLE_BYTES : BYTE_BYTES)) + group * 64 +
-                           warp * 16 + lane / 4;
-    barrier_wait(&r.full[r.stage], r.phase);
-#pragma unroll
-    for (int i = 0; i < (NIBBLES ? 2 : 4); i++)
-        p.weights[i] = *reinterpret_cast<const uint4 *>(weights + i * 2048);
-    p.scales[0] = scales[0];
-    p.scales[1] = scales[8];
+template <int BN> static __device__ __forceinline__ struct place<BN> place_first(uint8_t *stages) {
+    using S = many_shape<BN>;
+    uint32_t group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    struct place<BN> p;
+    p.first = p.at = smem_address(stages);
+    p.phase = 0;
+    p.weights = S::WEIGHT_AT + group * (NIBBLE_BYTES / 2) + warp * 512 + lane * 16;
+    p.scales = S::WEIGHT_AT + group * 128 + warp * 32 + lane / 4 * 2;
+    p.empty = lane < S::CLUSTER ? cluster_address(p.first + S::EMPTY_AT, lane) - p.first : 0;
+    p.tokens0 = swizzled_descriptor(stages);
+    /* A is zero from k 4 on, so that B may be anything: the first half of k again */
+    p.tok_scales0 = plain_descriptor(stages + S::TOK_SCALE_AT, 0, 128);
+    return p;
 }
 
-template <int BN, bool NIBBLES>
-static __device__ __forceinline__ void unpack_rows(const struct ring &r, const struct stored_rows<NIBBLES> &p,
-                                                   struct rows_of_run &w)
+template <int BN>
+static __device__ __forceinline__ void step_on(struct place<BN> &p)
 {
     using S = many_shape<BN>;
+    p.at += S::STAGE_BYTES;
+    if (p.at == p.first + S::STAGES * S::STAGE_BYTES) {
+        p.at = p.first;
+        p.phase ^= 1;
+    }
+}
+
+template <int BN> static __device__ __forceinline__ void await_stage(const struct place<BN> &p)
+{
+    barrier_wait(p.at + many_shape<BN>::FULL_AT, p.phase);
+}
+
+/* This warp needs the stage at `at` no more; both blocks of the cluster write to it. */
+template <int BN> static __device__ __forceinline__ void release(const struct place<BN> &p, uint32_t at)
+{
+    __syncwarp();
+    barrier_arrive_cluster(p.empty + at, p.empty != 0);
+}
+
+/* A of a run in registers: its weights, and the scales of this thread's two rows for tf32, k 4 on zeros. */
+struct rows_of_run {
+    uint32_t weights[4][4], scales[4];
+};
+
+template <int BN, bool NIBBLES>
+static __device__ __forceinline__ void load_scales(const struct place<BN> &p, struct rows_of_run &w)
+{
+    uint32_t at = p.at + p.scales + (NIBBLES ? NIBBLE_BYTES : BYTE_BYTES);
+    w.scales[0] = load_half_as_float(at);
+    w.scales[1] = load_half_as_float(at + 16);
+}
+
+/* Half of the run's channels, steps 2h and 2h + 1. */
+template <int BN, bool NIBBLES>
+static __device__ __forceinline__ void load_half(const struct place<BN> &p, int h, struct rows_of_run &w)
+{
+    if constexpr (NIBBLES) {
+        unpack(load_16(p.at + p.weights + h * 2048), w.weights[2 * h], w.weights[2 * h + 1]);
+    } else {
+        uint32_t group = threadIdx.x / 128 - 1;
 #pragma unroll
-    for (int i = 0; i < (NIBBLES ? 2 : 4); i++)
-        if constexpr (NIBBLES)
-            unpack(p.weights[i], w.weights[2 * i], w.weights[2 * i + 1]);
-        else
-            w.weights[i][0] = p.weights[i].x, w.weights[i][1] = p.weights[i].y, w.weights[i][2] = p.weights[i].z,
-            w.weights[i][3] = p.weights[i].w;
-    w.scales[0] = __float_as_uint(__half2float(p.scales[0]));
-    w.scales[1] = __float_as_uint(__half2float(p.scales[1]));
-    w.scales[2] = w.scales[3] = 0;
-    uint64_t stage = (uint64_t)(r.stage * (S::STAGE_BYTES / 16));
-    w.tokens = swizzled_descriptor(r.stages) + stage;
-    w.tok_scales = plain_descriptor(r.stages + S::TOK_SCALE_AT, BN * 16, 128) + stage;
+        for (int step = 2 * h; step < 2 * h + 2; step++) {
+            uint4 x = load_16(p.at + p.weights + group * (BYTE_BYTES - NIBBLE_BYTES) / 2 + step * 2048);
+            w.weights[step][0] = x.x, w.weights[step][1] = x.y, w.weights[step][2] = x.z, w.weights[step][3] = x.w;
+        }
+    }
 }
 
 /* Half of the tokens: integer sums of a run, and what to multiply them by. */
@@ -175,16 +219,20 @@ template <int H> static __device__ __forceinline__ void pin(struct half_tile<H> 
         asm volatile("" : "+r"(t.sums[i]), "+f"(t.scales[i]));
 }
 
-/* Tokens from `first` of the tile on. */
-template <int H>
-static __device__ __forceinline__ void start(const struct rows_of_run &w, int first, struct half_tile<H> &t)
+/* A quarter: tokens from `first` of the tile on, half `h` of the channels of the run at p.at; with the first half, the
+ * products of scales. */
+template <int BN, int H>
+static __device__ __forceinline__ void start(const struct place<BN> &p, const struct rows_of_run &w, int first, int h,
+                                             struct half_tile<H> &t)
 {
+    uint64_t stage = (p.at - p.first) / 16;
     pin(t);
     wgmma_fence();
-    wgmma_tf32<H>::run(t.scales, w.scales, w.tok_scales + (uint64_t)first);
+    if (h == 0)
+        wgmma_tf32<H>::run(t.scales, w.scales, p.tok_scales0 + (uint64_t)first + stage);
 #pragma unroll
-    for (int step = 0; step < 4; step++)
-        wgmma_s8<H>::run(t.sums, w.weights[step], w.tokens + (uint64_t)(first * ATOM_CUDA_RUN / 16 + step * 2),
+    for (int step = 2 * h; step < 2 * h + 2; step++)
+        wgmma_s8<H>::run(t.sums, w.weights[step], p.tokens0 + (uint64_t)(first * ATOM_CUDA_RUN / 16 + step * 2) + stage,
                          step > 0);
     wgmma_commit();
     pin(t);
@@ -199,60 +247,67 @@ static __device__ __forceinline__ void finish(int first, struct half_tile<H> &t,
         y[first / 2 + i] = fmaf((float)t.sums[i], t.scales[i], y[first / 2 + i]);
 }
 
-/* This warp needs the stage no more; both blocks of the cluster write to it. */
-template <int BN> static __device__ __forceinline__ void release(const struct ring &r)
-{
-    __syncwarp();
-    barrier_arrive_remote(&r.empty[r.stage], threadIdx.x % 32, many_shape<BN>::CLUSTER);
-}
-
 /* RUNS runs of one kind, nothing in flight before or after: the compiler follows what is in flight through straight
- * code alone, and branches cost it registers. */
+ * code alone, and branches cost it registers. In the order of these lines there are never fewer than two quarters in
+ * flight while sums are scaled. */
 template <int BN, int RUNS, bool NIBBLES>
-static __device__ __forceinline__ void sum_runs(struct ring &r, float (&y)[BN / 2])
+static __device__ __forceinline__ void sum_runs(struct place<BN> &p, float (&y)[BN / 2])
 {
     using S = many_shape<BN>;
-    struct stored_rows<NIBBLES> p;
     struct rows_of_run w;
     struct half_tile<S::LOW> low;
     struct half_tile<S::HIGH> high;
-    fetch<BN, NIBBLES>(r, p);
-    unpack_rows<BN, NIBBLES>(r, p, w);
-    start(w, 0, low);
-    start(w, S::LOW, high);
+    w.scales[2] = w.scales[3] = opaque_zero();
+    await_stage(p);
+    load_scales<BN, NIBBLES>(p, w);
 #pragma unroll
-    for (int i = 0; i < RUNS; i++) {
-        struct ring done = r;
-        next<S>(r);
-        wgmma_wait<1>();
-        finish(0, low, y);
-        wgmma_wait<0>();
-        release<BN>(done);
-        if (i + 1 < RUNS) {
-            fetch<BN, NIBBLES>(r, p);
-            unpack_rows<BN, NIBBLES>(r, p, w);
-            start(w, 0, low);
-        }
-        finish(S::LOW, high, y);
-        if (i + 1 < RUNS)
-            start(w, S::LOW, high);
+    for (int h = 0; h < 2; h++) {
+        load_half<BN, NIBBLES>(p, h, w);
+        start(p, w, 0, h, low);
     }
+    start(p, w, S::LOW, 0, high);
+    start(p, w, S::LOW, 1, high);
+#pragma unroll
+    for (int i = 1; i < RUNS; i++) {
+        uint32_t done = p.at;
+        step_on(p);
+        wgmma_wait<2>();
+        finish(0, low, y);
+        await_stage(p);
+        wgmma_wait<1>();
+        load_scales<BN, NIBBLES>(p, w);
+        load_half<BN, NIBBLES>(p, 0, w);
+        start(p, w, 0, 0, low);
+        wgmma_wait<1>();
+        release(p, done);
+        load_half<BN, NIBBLES>(p, 1, w);
+        start(p, w, 0, 1, low);
+        finish(S::LOW, high, y);
+        start(p, w, S::LOW, 0, high);
+        start(p, w, S::LOW, 1, high);
+    }
+    wgmma_wait<2>();
+    finish(0, low, y);
+    wgmma_wait<0>();
+    release(p, p.at);
+    step_on(p);
+    finish(S::LOW, high, y);
 }
 
 template <int BN>
-static __device__ __forceinline__ void sum_tile(int nibbles, int bytes, struct ring &r, float (&y)[BN / 2])
+static __device__ __forceinline__ void sum_tile(int nibbles, int bytes, struct place<BN> &p, float (&y)[BN / 2])
 {
 #pragma unroll
     for (int e = 0; e < BN / 2; e++)
         y[e] = 0.0f;
     for (; nibbles >= 4; nibbles -= 4)
-        sum_runs<BN, 4, true>(r, y);
+        sum_runs<BN, 4, true>(p, y);
     if (nibbles & 2)
-        sum_runs<BN, 2, true>(r, y);
+        sum_runs<BN, 2, true>(p, y);
     if (nibbles & 1)
-        sum_runs<BN, 1, true>(r, y);
+        sum_runs<BN, 1, true>(p, y);
     for (; bytes > 0; bytes--)
-        sum_runs<BN, 1, false>(r, y);
+        sum_runs<BN, 1, false>(p, y);
 }
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
@@ -364,17 +419,18 @@ static __device__ __forceinline__ void write_out(const struct args &a, const str
 /* DIRECT: results go to memory one by one, for types of four bytes and rows whose length the tensor copy cannot have.
  */
 template <int BN, class T, bool SILU, bool DIRECT>
-static __device__ void multiply(const struct args &a, const struct maps &m, struct ring r, struct out o)
+static __device__ void multiply(const struct args &a, const struct maps &m, uint8_t *stages, struct out o)
 {
     using S = many_shape<BN>;
     int group = threadIdx.x / 128 - 1;
+    struct place<BN> p = place_first<BN>(stages);
     struct item it;
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
         float y[BN / 2];
         int nibbles = max(0, min(it.run1, a.n_groups) - it.run0);
         if (!SILU && !DIRECT && a.splits == 1)
             bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
-        sum_tile<BN>(nibbles, it.run1 - it.run0 - nibbles, r, y);
+        sum_tile<BN>(nibbles, it.run1 - it.run0 - nibbles, p, y);
         asm volatile("" : "+r"(i)); /* the item is found again: its registers were worth more */
         item_at<BN>(a, i, it);
         if (a.splits > 1 && !gather_splits<BN>(a, it.row_tile * a.tok_tiles + it.tok0 / BN, it.split, y))
@@ -393,22 +449,19 @@ static __global__ void __launch_bounds__(THREADS, 1)
 {
     using S = many_shape<BN>;
     extern __shared__ uint8_t raw[];
-    __shared__ uint64_t full[S::STAGES], empty[S::STAGES], added[CONSUMERS];
-    struct ring r = {raw + (1024 - smem_address(raw) % 1024) % 1024, full, empty, 0, 0};
+    __shared__ uint64_t added[CONSUMERS];
+    struct feed r = {raw + (1024 - smem_address(raw) % 1024) % 1024, 0, 0};
     if (threadIdx.x == 0) {
         tensor_prefetch(&m.tokens);
         for (int i = 0; i < CONSUMERS; i++)
             barrier_init(&added[i], 1);
         for (int i = 0; i < S::STAGES; i++) {
-            barrier_init(&full[i], 1);
-            barrier_init(&empty[i], S::CLUSTER * CONSUMERS * 4);
+            uint8_t *stage = r.stages + (size_t)i * S::STAGE_BYTES;
+            barrier_init(barrier_at(stage + S::FULL_AT), 1);
+            barrier_init(barrier_at(stage + S::EMPTY_AT), S::CLUSTER * CONSUMERS * 4);
         }
         barrier_init_fence();
     }
-    for (int i = threadIdx.x; i < S::STAGES * BN; i += THREADS) /* once for all */
-        *reinterpret_cast<float4 *>(r.stages + (size_t)(i / BN) * S::STAGE_BYTES + S::TOK_SCALE_AT + BN * 16 +
-                                    i % BN * 16) = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    shared_to_tensor_cores();
     cluster_sync();
     if (threadIdx.x < 128) {
         registers_down<S::PRODUCER_REGISTERS>();
@@ -421,7 +474,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         registers_up<S::CONSUMER_REGISTERS>();
         int group = threadIdx.x / 128 - 1;
         struct out o = {r.stages + S::STAGES * S::STAGE_BYTES + group * S::OUT_BYTES, &added[group], 0};
-        multiply<BN, T, SILU, DIRECT>(a, m, r, o);
+        multiply<BN, T, SILU, DIRECT>(a, m, r.stages, o);
     }
     cluster_sync(); /* nobody leaves while the other may still write to its barriers */
 }
