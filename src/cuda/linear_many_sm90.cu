@@ -320,7 +320,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         for (int i = 0; i < S::STAGES; i++) {
             uint8_t *stage = r.stages + (size_t)i * S::STAGE_BYTES;
             barrier_init(barrier_at(stage + S::FULL_AT), 1);
-            barrier_init(barrier_at(stage + S::EMPTY_AT), S::CLUSTER * CONSUMERS * 4);
+            barrier_init(barrier_at(stage + S::EMPTY_AT), S::RELEASES);
         }
         barrier_init_fence();
     }

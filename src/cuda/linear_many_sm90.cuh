@@ -15,6 +15,7 @@ template <int BN> struct many_shape {
         TOK_SCALE_AT = WEIGHT_AT + (BYTE_RUN_BYTES + 127) / 128 * 128, /* [BN][4 of k] */
         FULL_AT = TOK_SCALE_AT + BN * 16,                              /* the stage's barriers */
         EMPTY_AT = FULL_AT + 8,
+        RELEASES = CONSUMERS * 128 + (CLUSTER - 1) * CONSUMERS * 4, /* arrivals: lanes here, warps there */
         STAGE_BYTES = (EMPTY_AT + 8 + 1023) / 1024 * 1024,
         OUT_BYTES = BN * 128, /* a warpgroup's results on their way: 64 rows of two bytes */
         STAGES = (226 * 1024 - 2 * OUT_BYTES) / STAGE_BYTES < 8 ? (226 * 1024 - 2 * OUT_BYTES) / STAGE_BYTES : 8,
@@ -31,8 +32,8 @@ template <int BN> struct many_shape {
  * the instructions of a run, which are what bounds it. */
 template <int BN> struct place {
     uint32_t at, first, phase;
-    uint32_t weights, scales; /* of this lane, from the stage's start */
-    uint32_t empty;           /* lanes 0 and 1: to the barrier, seen from this block, of each block of the cluster */
+    uint32_t weights, scales;      /* of this lane, from the stage's start */
+    uint32_t empty;                /* lane 0: from a stage to its barrier in the other block of the cluster */
     uint64_t tokens0, tok_scales0; /* descriptors of B, of a stage at address 0 */
 };
 
@@ -45,7 +46,7 @@ template <int BN> static __device__ __forceinline__ place<BN> place_first(uint8_
     p.phase = 0;
     p.weights = S::WEIGHT_AT + group * (NIBBLE_BYTES / 2) + warp * 512 + lane * 16;
     p.scales = S::WEIGHT_AT + group * 128 + warp * 32 + lane / 4 * 2;
-    p.empty = lane < S::CLUSTER ? cluster_address(p.first + S::EMPTY_AT, lane) - p.first : 0;
+    p.empty = lane == 0 ? cluster_address(p.first + S::EMPTY_AT, cluster_rank() ^ 1) - p.first : 0;
     p.tokens0 = swizzled_descriptor(stages) - p.first / 16;
     /* A is zero from k 4 on, so that B may be anything: the first half of k again */
     p.tok_scales0 = plain_descriptor(stages + S::TOK_SCALE_AT, 0, 128) - p.first / 16;
@@ -67,9 +68,11 @@ template <int BN> static __device__ __forceinline__ void await_stage(const struc
     barrier_wait(p.at + many_shape<BN>::FULL_AT, p.phase);
 }
 
-/* This warp needs the stage at `at` no more; both blocks of the cluster write to it. */
+/* This warp needs the stage at `at` no more; both blocks of the cluster write to it. Every lane says so to its own
+ * block, as it is its own reads that racecheck takes for released; one tells the other block. */
 template <int BN> static __device__ __forceinline__ void release(const struct place<BN> &p, uint32_t at)
 {
+    barrier_arrive(at + many_shape<BN>::EMPTY_AT);
     __syncwarp();
     barrier_arrive_cluster(p.empty + at, p.empty != 0);
 }
@@ -200,10 +203,12 @@ static __device__ __forceinline__ void sum_tile(int nibbles, int bytes, struct p
         y[e] = 0.0f;
     for (; nibbles >= 4; nibbles -= 4)
         sum_runs<BN, 4, true>(p, y);
-    if (nibbles & 2)
-        sum_runs<BN, 2, true>(p, y);
-    if (nibbles & 1)
-        sum_runs<BN, 1, true>(p, y);
+    if (nibbles == 3) /* as most often, of 128 outliers: the last run of four is theirs */
+        sum_runs<BN, 3, true>(p, y);
+    else
+#pragma unroll 1
+        for (; nibbles > 0; nibbles--)
+            sum_runs<BN, 1, true>(p, y);
     for (; bytes > 0; bytes--)
         sum_runs<BN, 1, false>(p, y);
 }

@@ -22,10 +22,11 @@ PTX_FN void barrier_arrive_expect(uint64_t *b, uint32_t n_bytes)
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_address(b)), "r"(n_bytes)
                  : "memory");
 }
-PTX_FN void barrier_arrive(uint64_t *b)
+PTX_FN void barrier_arrive(uint32_t at)
 {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_address(b)) : "memory");
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
 }
+PTX_FN void barrier_arrive(uint64_t *b) { barrier_arrive(smem_address(b)); }
 /* At the same barrier of CTA `rank` of the cluster, if there is one; no branch, which would cut what the compiler knows
  * of a wgmma in flight. */
 PTX_FN void barrier_arrive_remote(uint64_t *b, uint32_t rank, uint32_t n_ranks)
