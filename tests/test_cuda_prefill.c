@@ -331,6 +331,39 @@ static void long_sequences(void **state)
     }
 }
 
+/* So many tiles of keys and values that each place in memory is taken several times over: short sequences, whose many
+ * query rows keep the ring small. Hopper's kernel begins its workspace with how many groups, tiles, units and places
+ * there are. */
+static void tiles_take_the_places_of_others(void **state)
+{
+    enum { SEQS = 28 };
+    (void)state;
+    need_device();
+    for (int round = 0; round < 4; round++) {
+        struct problem p;
+        int pos0[SEQS], n_tok[SEQS];
+        seed = 70 + (uint64_t)round;
+        for (int i = 0; i < SEQS; i++) {
+            pos0[i] = between(0, 1) ? between(0, 80) : 0;
+            n_tok[i] = between(257, 300);
+        }
+        struct atom_cuda_kv kv = random_cache();
+        kv.heads = 32, kv.kv_heads = round % 2 ? 2 : 1;
+        kv.head_dim = round < 2 ? 64 : 128;
+        kv.bits = round % 2 ? 4 : 8;
+        make_problem(&p, kv, SEQS, pos0, n_tok, 2.0f);
+        for (int i = 0; i < 2; i++)
+            check_problem(&p, atom_cuda_prefill_run, 100);
+        int32_t plan[4];
+        if (atom_cuda_prefill_workspace(&p.kv, &p.step.on_device)) {
+            cuda_ok(atom_cuda_download(plan, p.workspace, sizeof plan, &cuda_err));
+            if (plan[1] < 3 * plan[3])
+                fail_msg("%d tiles have %d places: too many for this test", plan[1], plan[3]);
+        }
+        drop_problem(&p);
+    }
+}
+
 /* Every element of one query row, one at a time: that row of that head alone is not a number. */
 static void queries_that_are_not_finite(void **state)
 {
@@ -405,7 +438,9 @@ static void bad_jobs_are_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_are_the_formula), cmocka_unit_test(long_sequences),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_are_the_formula),
+                                       cmocka_unit_test(long_sequences),
+                                       cmocka_unit_test(tiles_take_the_places_of_others),
                                        cmocka_unit_test(queries_that_are_not_finite),
                                        cmocka_unit_test(company_changes_nothing),
                                        cmocka_unit_test(bad_jobs_are_refused)};

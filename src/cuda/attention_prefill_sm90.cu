@@ -302,7 +302,7 @@ template <int D> static __global__ void __launch_bounds__(THREADS, 1) attend(con
             barrier_init(&b.q_full[i], LOADERS);
             barrier_init(&b.k_full[i], 1);
             barrier_init(&b.v_full[i], 1);
-            barrier_init(&b.task_full[i], 1);
+            barrier_init(&b.task_full[i], 32);
             barrier_init(&b.task_empty[i], 32 * EXPANDERS);
             barrier_init(&b.q_empty[i], CONSUMERS * 4);
             barrier_init(&b.k_empty[i], CONSUMERS * 4);

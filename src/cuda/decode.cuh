@@ -3,7 +3,9 @@
  *
  * A unit is some pages of a sequence for up to eight of its query rows (row = token * heads a KV head serves + head);
  * the work of a step, its items, is every unit for every KV head. Results of a sequence's splits are kept as
- * (sum of weighted values, largest score, sum of weights) and merged in order by a kernel of their own. */
+ * (sum of weighted values, largest score, sum of weights) and added up in order, by a kernel of their own; where there
+ * is an item for every warp at most and they are few, by the warp that finishes the last one, since starting a kernel
+ * takes longer than a fence then, and less time where there are more items. */
 #ifndef ATOM_CUDA_DECODE_CUH
 #define ATOM_CUDA_DECODE_CUH
 
@@ -13,6 +15,8 @@ enum {
     SPLIT_PAGES = 16, /* a split has at least so many, where there are */
     MAX_SPLITS = 128, /* and a sequence at most so many, times its new tokens */
     TILE_ROWS = 8,    /* query rows of a unit */
+    FEW_SPLITS = 8,   /* are added up by one warp */
+    TURN_PAGES = 8,   /* the angles of whose places are kept at hand, of half as many where heads are over 128 wide */
 };
 
 struct __align__(16) unit
@@ -28,6 +32,8 @@ struct decode_space {
     int *n_units;
     int *taken;     /* items given out beyond the first of each block, blocks done; both 0 between launches */
     unit *units;    /* without KV head */
+    int *arrived;   /* [max_seqs, heads]: splits of a unit, which is one of a sequence's heads; 0 between launches */
+    uint4 *turns;   /* [TURN_PAGES, tiles of 16 channels, lane]: cos and sin as lanes want them (decode_plan.cu) */
     float2 *weight; /* [max_seqs, slots, heads]: largest score and sum of weights; a slot is split * n_tok + token */
     float *part;    /* [max_seqs, slots, heads, wide] */
     int slots, max_units;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Decode attention: splits of a sequence added up in order, a block for each query head. */
 #include "cuda/check.cuh"
-#include "cuda/decode.cuh"
+#include "cuda/decode_few.cuh"
 #include "cuda/hadamard.cuh"
-#include "cuda/mma.cuh"
 
 enum { MERGE_WARPS = 4 };
 
@@ -57,6 +56,17 @@ static __device__ void add_splits(const merge_args &a, int seq, int n_tok, int t
     }
 }
 
+/* The row into the first part. */
+static __device__ void add_many(const merge_args &a, int seq, int n_tok, int tok, int n_splits,
+                                float (*parts)[ATOM_CUDA_MAX_HEAD])
+{
+    total t = add_weights(a, seq, n_tok, tok, n_splits);
+    add_splits(a, seq, n_tok, tok, n_splits, t.max, parts[threadIdx.x / 32]);
+    __syncthreads();
+    for (int d = threadIdx.x; d < a.head_dim; d += MERGE_WARPS * 32)
+        parts[0][d] = (parts[0][d] + parts[1][d] + parts[2][d] + parts[3][d]) / t.sum;
+}
+
 static __global__ void __launch_bounds__(MERGE_WARPS * 32) merge(const merge_args a)
 {
     __shared__ __align__(16) float parts[MERGE_WARPS][ATOM_CUDA_MAX_HEAD];
@@ -67,11 +77,11 @@ static __global__ void __launch_bounds__(MERGE_WARPS * 32) merge(const merge_arg
     if (of.n_tok < 1 || of.n_tok > ATOM_CUDA_DECODE_TOK || (n_splits == 1 && !a.undo_v))
         return;
     for (int tok = 0; tok < of.n_tok; tok++) {
-        total t = add_weights(a, seq, of.n_tok, tok, n_splits);
-        add_splits(a, seq, of.n_tok, tok, n_splits, t.max, parts[threadIdx.x / 32]);
-        __syncthreads();
-        for (int d = threadIdx.x; d < a.head_dim; d += MERGE_WARPS * 32)
-            parts[0][d] = (parts[0][d] + parts[1][d] + parts[2][d] + parts[3][d]) / t.sum;
+        if (n_splits > FEW_SPLITS)
+            add_many(a, seq, of.n_tok, tok, n_splits, parts);
+        else if (threadIdx.x < 32)
+            add_few_splits(a.space, slot_of(a.space, seq, tok, a.heads, head), (size_t)(of.n_tok * a.heads), n_splits,
+                           a.wide, [&](int d, float4 x) { *reinterpret_cast<float4 *>(parts[0] + d) = x; });
         __syncthreads();
         if (a.undo_v && threadIdx.x < 32)
             hadamard(parts[0], a.hadamard, true);

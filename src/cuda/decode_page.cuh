@@ -18,10 +18,21 @@ template <int WIDE, int BITS, bool PRE> struct decode_dims {
     static constexpr bool pre = PRE, integers = BITS != 16;
     static constexpr int key_n = key_words(WIDE, BITS), value_n = value_words(WIDE, BITS);
     static constexpr int half = half_bytes(WIDE, BITS), data = data_bytes(WIDE, BITS), page = 2 * half;
-    static constexpr int warps = page > 8192 ? 1 : page > 4500 ? 2 : 4;  /* of a block */
     static constexpr int stages = page < 2200 ? 6 : page < 4500 ? 4 : 3; /* pages of a warp's ring */
-    static constexpr bool two = stages >= 4 && !PRE;                     /* pages at a time */
+    static constexpr bool two = stages >= 4;                             /* pages at a time */
     static constexpr int ahead = stages - (two ? 2 : 1);                 /* that are on their way or there */
+    static constexpr int turn_pages = WIDE > 128 ? TURN_PAGES / 2 : TURN_PAGES;
+    static constexpr int turn_bytes = PRE ? turn_pages * tiles * 512 : 0;
+    /* in shared memory, of a warp: its next items, queries before they are turned, angles to turn them by, pages, which
+     * copies and reads want at multiples of 128 */
+    static constexpr int queries_at = 384, angles_at = queries_at + (PRE ? tiles * 256 : 0);
+    static constexpr int ring_at = angles_at + (PRE ? WIDE * 4 : 0);
+    static constexpr int warp_bytes = ring_at + stages * page;
+    /* of a block: where angles are shared, as many as there is room for, here on Hopper */
+    static constexpr int most = WIDE > 128 ? 8 : 12, room = (220 * 1024 - turn_bytes) / warp_bytes;
+    static constexpr int warps = PRE ? (room < most ? room : most) : page > 8192 ? 1 : page > 4500 ? 2 : 4;
+    /* of a multiprocessor */
+    static constexpr int blocks = PRE || WIDE > 128 ? 1 : BITS == 8 ? 3 : 4;
 };
 
 /* ---- unpacking --------------------------------------------------------------------------------------------------- */
@@ -115,19 +126,18 @@ PAGE_FN void rotate_pair(uint32_t &first, uint32_t &second, uint32_t cos, uint32
 /* ---- a unit's rows ----------------------------------------------------------------------------------------------- */
 
 /* Columns of mma's B and C are query rows; a lane has its fragment of B for column lane/4 and sums for columns
- * 2(lane%4) and +1. Where rows are few they lie side by side `run` times, 2^shift columns apart, each time for another
- * page of a run of pages: pages of a run share the arithmetic of scores, two at a time, and with PRE queries are turned
- * back by the first position of each, so that keys need turning by their place in the page alone. */
+ * 2(lane%4) and +1. Where there are four rows at most they lie there twice, 2^shift columns apart, for two pages that
+ * share the arithmetic of scores. With PRE queries are turned back by the first position of some pages, so that keys
+ * need turning by their place in these alone. */
 template <class D> struct rows {
-    uint32_t q[D::pairs];
-    uint32_t unturned[D::pre ? D::pairs : 1]; /* the same before it is turned back */
-    float c[2], cz[2];                        /* a score is key scale * (c * sum - key zero * cz) */
-    float max[2];                             /* scores count from here; weights stay below TOO_MUCH */
+    uint64_t q[D::tiles]; /* of two pairs each: first channels, second ones */
+    float c[2], cz[2];    /* a score is key scale * (c * sum - key zero * cz) */
+    float max[2];         /* scores count from here; weights stay below TOO_MUCH */
     float sum[2], zeros[2];
     int limit[2]; /* positions that are seen */
     float o[D::tiles][4];
-    int n, shift, run;
-    int mine; /* page of the run that this lane's sums are for */
+    int shift;
+    int mine; /* page of two that this lane's sums are for */
 };
 
 static constexpr float TOO_MUCH = 1024.0f, NOTHING_YET = -1e30f;
@@ -177,7 +187,7 @@ PAGE_FN void page_products(float (&sum)[4], const uint8_t *keys, const rows<D> &
             rotate_pair(a[0], a[2], t.x, t.y);
             rotate_pair(a[1], a[3], t.z, t.w);
         }
-        mma(m % 2 ? other : sum, a, r.q[2 * m], r.q[2 * m + 1]);
+        mma(m % 2 ? other : sum, a, r.q[m]);
     }
 #pragma unroll
     for (int i = 0; i < 4; i++)
@@ -279,33 +289,32 @@ template <class D> PAGE_FN void page_values(const uint8_t *values, rows<D> &r, u
     }
 }
 
-/* Page u of a run, from first_pos on. */
-template <class D> PAGE_FN void attend_page(const uint8_t *page, int first_pos, int u, rows<D> &r, const uint4 *turns)
+/* A page, from first_pos on; turns: the angles of its places. */
+template <class D> PAGE_FN void attend_page(const uint8_t *page, int first_pos, rows<D> &r, const uint4 *turns)
 {
     float score[4];
     uint32_t b[2];
     page_products(score, page, r, turns);
-    page_scores(score, page, first_pos, r.mine == u, r);
+    page_scores(score, page, first_pos, r.mine == 0, r);
     page_weights(score, load_scales<D>(page + D::half, (int)(threadIdx.x % 32 / 4)), r, b);
     page_values(page + D::half, r, b[0], b[1]);
 }
 
-/* Pages u and u+1 of a run. */
+/* Two of a sequence. */
 template <class D>
-PAGE_FN void attend_two(const uint8_t *page, const uint8_t *next, int first_pos, int next_pos, int u, rows<D> &r,
-                        const uint4 *turns)
+PAGE_FN void attend_two(const uint8_t *page, const uint8_t *next, int first_pos, rows<D> &r, const uint4 *turns)
 {
     int lane = threadIdx.x % 32;
-    bool second = r.mine == u + 1, gives_second = lane / 4 >> r.shift == u + 1;
+    bool second = r.mine == 1, gives_second = lane / 4 >> r.shift == 1;
     const uint8_t *my_page = second ? next : page;
     float score[4], other[4];
     uint32_t b[2];
     page_products(score, page, r, turns);
-    page_products(other, next, r, turns);
+    page_products(other, next, r, turns + D::tiles * 32);
 #pragma unroll
     for (int i = 0; i < 4; i++)
         score[i] = second ? other[i] : score[i];
-    page_scores(score, my_page, second ? next_pos : first_pos, second || r.mine == u, r);
+    page_scores(score, my_page, second ? first_pos + PAGE : first_pos, r.mine < 2, r);
     page_weights(score, load_scales<D>(my_page + D::half, lane / 4), r, b);
     page_values(page + D::half, r, gives_second ? 0 : b[0], gives_second ? 0 : b[1]);
     page_values(next + D::half, r, gives_second ? b[0] : 0, gives_second ? b[1] : 0);

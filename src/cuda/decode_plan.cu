@@ -3,6 +3,8 @@
 #include "cuda/check.cuh"
 #include "cuda/decode.cuh"
 
+#define PLAN_FN static __device__ __forceinline__
+
 static size_t up(size_t n_bytes) { return (n_bytes + 255) / 256 * 256; }
 
 decode_space atom_cuda_decode_space(const struct atom_cuda_kv *kv, int max_seqs, int max_pages, void *workspace)
@@ -19,6 +21,8 @@ decode_space atom_cuda_decode_space(const struct atom_cuda_kv *kv, int max_seqs,
     d.max_units = (int)units;
     d.n_units = (int *)at, d.taken = (int *)at + 1, at += 256;
     d.units = (unit *)at, at += up(units * sizeof(unit));
+    d.arrived = (int *)at, at += up((size_t)max_seqs * (size_t)kv->heads * sizeof(int));
+    d.turns = (uint4 *)at, at += (size_t)(TURN_PAGES * kv->wide / 16) * 512;
     d.weight = (float2 *)at, at += up(rows * sizeof(float2));
     d.part = (float *)at, at += up(rows * (size_t)kv->wide * sizeof(float));
     d.n_bytes = (size_t)(at - (uint8_t *)workspace);
@@ -30,9 +34,47 @@ extern "C" size_t atom_cuda_decode_workspace(const struct atom_cuda_kv *kv, int 
     return atom_cuda_decode_space(kv, max_seqs, (max_position + PAGE - 1) / PAGE, NULL).n_bytes;
 }
 
-/* One block. The order of units is nobody's business: no result depends on it. */
-static __global__ void plan(const struct atom_cuda_step step, const decode_space d, int rep)
+struct angles {
+    const float2 *turns; /* [max_position, pairs] */
+    int max_position, pairs, wide;
+};
+
+PLAN_FN uint32_t two_halves(float a, float b)
 {
+    __half2 h = __floats2half2_rn(a, b);
+    return *reinterpret_cast<uint32_t *>(&h);
+}
+
+/* Cos and sin of the places of some pages, [page][tile][lane]: cos of a lane's two pairs of a tile at position g =
+ * lane/4, sin of them, then the same at position g + 8. Places that no position has are those of the last one. */
+PLAN_FN void keep_turns(const angles &a, uint4 *to)
+{
+    int per_lane = a.wide / 8, tiles = a.wide / 16;
+    for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i < TURN_PAGES * tiles * 32;
+         i += (int)(gridDim.x * blockDim.x)) {
+        int lane = i % 32, pair = lane % 4 * per_lane + i / 32 % tiles * 2;
+        uint32_t w[4];
+        for (int j = 0; j < 2; j++) {
+            int position = i / 32 / tiles * PAGE + lane / 4 + 8 * j;
+            const float2 *t = a.turns + (size_t)(position < a.max_position ? position : a.max_position - 1) * a.pairs;
+            float2 x = pair < a.pairs ? t[pair] : make_float2(0.0f, 0.0f);
+            float2 y = pair + 1 < a.pairs ? t[pair + 1] : make_float2(0.0f, 0.0f);
+            w[2 * j] = two_halves(x.x, y.x);
+            w[2 * j + 1] = two_halves(x.y, y.y);
+        }
+        to[i] = make_uint4(w[0], w[1], w[2], w[3]);
+    }
+}
+
+/* The first block, and all for angles. The order of units is nobody's business: no result depends on it. */
+static __global__ void plan(const struct atom_cuda_step step, const decode_space d, int n_arrived, int rep,
+                            const angles a)
+{
+    keep_turns(a, d.turns);
+    for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i < n_arrived; i += (int)(gridDim.x * blockDim.x))
+        d.arrived[i] = 0;
+    if (blockIdx.x > 0)
+        return;
     __shared__ int taken;
     if (threadIdx.x == 0)
         taken = 0;
@@ -62,10 +104,12 @@ extern "C" enum atom_status atom_cuda_decode_plan(const struct atom_cuda_attend 
                                                   struct atom_error *err)
 {
     const struct atom_cuda_step *step = job->step;
-    if (step->max_seqs < 1 || step->max_pages < 1 || !job->workspace)
-        return atom_fail(err, ATOM_ERR_INVALID, "a step of %d sequences of %d pages, or no workspace", step->max_seqs,
-                         step->max_pages);
+    if (step->max_seqs < 1 || step->max_pages < 1 || !job->workspace || !job->kv->turns)
+        return atom_fail(err, ATOM_ERR_INVALID, "a step of %d sequences of %d pages, or no workspace or angles",
+                         step->max_seqs, step->max_pages);
     decode_space d = atom_cuda_decode_space(job->kv, step->max_seqs, step->max_pages, job->workspace);
-    plan<<<1, 256, 0, s>>>(*step, d, job->kv->heads / job->kv->kv_heads);
+    const struct atom_cuda_kv *kv = job->kv;
+    const angles a = {(const float2 *)kv->turns, kv->max_position, kv->head_dim / 2, kv->wide};
+    plan<<<TURN_PAGES, 256, 0, s>>>(*step, d, step->max_seqs * kv->heads, kv->heads / kv->kv_heads, a);
     return atom_cuda_launched("cutting sequences for decode", err);
 }

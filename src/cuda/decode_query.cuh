@@ -24,9 +24,9 @@ PAGE_FN float4 read_four(enum atom_cuda_float type, const void *x, size_t i)
 /* What a warp knows of the item it is at. */
 struct place_in_step {
     const unit *u;
-    int tok, head; /* of this lane's query: column lane/4 */
-    size_t at;     /* where it starts */
-    float q_by;    /* power of two that makes its halves neither large nor tiny; 0: there is no query */
+    int row;    /* this lane's query, column lane/4, counted within its token and KV head: token * 2^16 + head */
+    size_t at;  /* where it starts */
+    float q_by; /* power of two that makes its halves neither large nor tiny; 0: there is no query */
 };
 
 /* Channels i .. i+3, from an i that is a multiple of 4, and the same of the other half of the head. Those past the end
@@ -51,8 +51,9 @@ PAGE_FN void four_pairs(const decode_args &a, const place_in_step &p, int i, flo
 /* Nibbles of second channels lie four bits up. */
 template <class D> static constexpr float second_by = D::bits == 4 && !D::pre ? 0.0625f : 1.0f;
 
-/* The halves of this lane's queries. */
-template <class D> static __device__ void fill_any(const decode_args &a, const place_in_step &p, rows<D> &r)
+/* The halves of this lane's queries, two first channels and two second ones by turns. */
+template <class D>
+static __device__ void fill_any(const decode_args &a, const place_in_step &p, uint32_t (&w)[D::pairs])
 {
     const float lo_by = p.q_by, hi_by = p.q_by * second_by<D>;
 #pragma unroll
@@ -61,8 +62,8 @@ template <class D> static __device__ void fill_any(const decode_args &a, const p
         four_pairs(a, p, (int)(threadIdx.x % 4) * D::pairs + k, lo, hi);
 #pragma unroll
         for (int j = 0; j < 4; j += 2) {
-            r.q[k + j] = as_bits(__floats2half2_rn(lo[j] * lo_by, lo[j + 1] * lo_by));
-            r.q[k + j + 1] = as_bits(__floats2half2_rn(hi[j] * hi_by, hi[j + 1] * hi_by));
+            w[k + j] = as_bits(__floats2half2_rn(lo[j] * lo_by, lo[j + 1] * lo_by));
+            w[k + j + 1] = as_bits(__floats2half2_rn(hi[j] * hi_by, hi[j + 1] * hi_by));
         }
     }
 }
@@ -84,49 +85,83 @@ template <class D> static __device__ uint32_t largest_any(const decode_args &a, 
 }
 
 /* The same of whole rows of F16, which need little: the words as they are, by powers of two. */
-template <class D> PAGE_FN void read_halves(const decode_args &a, const place_in_step &p, rows<D> &r)
+template <class D> PAGE_FN void read_halves(const decode_args &a, const place_in_step &p, uint32_t (&w)[D::pairs])
 {
     const uint16_t *lo = (const uint16_t *)a.q + p.at + threadIdx.x % 4 * D::pairs, *hi = lo + D::wide / 2;
 #pragma unroll
     for (int k = 0; k < D::pairs / 4; k++) {
         uint2 x = reinterpret_cast<const uint2 *>(lo)[k], y = reinterpret_cast<const uint2 *>(hi)[k];
-        r.q[4 * k] = x.x, r.q[4 * k + 1] = y.x, r.q[4 * k + 2] = x.y, r.q[4 * k + 3] = y.y;
+        w[4 * k] = x.x, w[4 * k + 1] = y.x, w[4 * k + 2] = x.y, w[4 * k + 3] = y.y;
     }
 }
 
-template <class D> PAGE_FN uint32_t largest_half(const decode_args &a, const place_in_step &p, rows<D> &r)
+template <class D> PAGE_FN uint32_t largest_half(const decode_args &a, const place_in_step &p, uint32_t (&w)[D::pairs])
 {
     uint32_t most = 0;
-    read_halves(a, p, r);
+    read_halves<D>(a, p, w);
 #pragma unroll
     for (int k = 0; k < D::pairs; k++)
-        most = __vmaxu2(most, r.q[k] & 0x7FFF7FFFu);
+        most = __vmaxu2(most, w[k] & 0x7FFF7FFFu);
     most = max(most & 0xFFFFu, most >> 16);
     /* Below 2^-6 the power of two stays where halves can hold it. */
     return max(__float_as_uint(__half2float(__ushort_as_half((unsigned short)most))), 121u << 23);
 }
 
-template <class D> PAGE_FN void fill_half(const place_in_step &p, rows<D> &r)
+template <class D> PAGE_FN void fill_half(const place_in_step &p, uint32_t (&w)[D::pairs])
 {
     const __half2 lo_by = __float2half2_rn(p.q_by), hi_by = __float2half2_rn(p.q_by * second_by<D>);
 #pragma unroll
     for (int k = 0; k < D::pairs; k += 2) {
-        r.q[k] = as_bits(__hmul2(as_half2(r.q[k]), lo_by));
-        r.q[k + 1] = as_bits(__hmul2(as_half2(r.q[k + 1]), hi_by));
+        w[k] = as_bits(__hmul2(as_half2(w[k]), lo_by));
+        w[k + 1] = as_bits(__hmul2(as_half2(w[k + 1]), hi_by));
     }
 }
 
-/* Queries turned back by the first position of a page. */
-template <class D> PAGE_FN void turn_queries(const decode_args &a, int page, rows<D> &r)
+PAGE_FN uint64_t both(uint32_t first, uint32_t second) { return first | (uint64_t)second << 32; }
+
+/* What turns queries, of a warp: themselves as they were read, a lane's words 32 lanes apart; cos and sin of the first
+ * position of the pages that come next, asked for early; pages that were attended to since. */
+struct turner {
+    uint2 *unturned;
+    float2 *angles;
+    int since;
+};
+
+/* With the copies of the page that is brought next. */
+template <class D> PAGE_FN void ask_angles(const decode_args &a, int page, turner &t)
 {
-    int half = a.head_dim / 2, first = (int)(threadIdx.x % 4) * D::pairs;
-    const float2 *turns = a.turns + (size_t)page * PAGE * half;
+    int lane = threadIdx.x % 32, half = a.head_dim / 2;
+    const float2 *from = a.turns + (size_t)page * PAGE * half;
+    if (a.whole_turns)
+        for (int i = 2 * lane; i < D::wide / 2; i += 64)
+            copy_16(shared_address(t.angles + i), from + i);
+    else
+        for (int i = lane; i < D::wide / 2; i += 32)
+            t.angles[i] = from[min(i, half - 1)];
+    t.since = 0;
+}
+
+/* Until they are there: they came with a page that was `ahead` away. */
+template <class D> PAGE_FN void wait_angles(const turner &t)
+{
+    if (t.since < 3)
+        copies_wait<0>();
+    else if (t.since <= D::ahead)
+        copies_wait<2>();
+    __syncwarp();
+}
+
+/* Queries turned back. */
+template <class D> PAGE_FN void turn_queries(const turner &t, rows<D> &r)
+{
+    const float4 *angles = reinterpret_cast<const float4 *>(t.angles) + threadIdx.x % 4 * D::tiles;
 #pragma unroll
-    for (int k = 0; k < D::pairs; k += 2) {
-        float2 u = __half22float2(as_half2(r.unturned[k])), v = __half22float2(as_half2(r.unturned[k + 1]));
-        float2 s = turns[min(first + k, half - 1)], t = turns[min(first + k + 1, half - 1)];
-        r.q[k] = as_bits(__floats2half2_rn(fmaf(u.x, s.x, v.x * s.y), fmaf(u.y, t.x, v.y * t.y)));
-        r.q[k + 1] = as_bits(__floats2half2_rn(fmaf(v.x, s.x, -u.x * s.y), fmaf(v.y, t.x, -u.y * t.y)));
+    for (int m = 0; m < D::tiles; m++) {
+        uint2 w = t.unturned[m * 32];
+        float2 u = __half22float2(as_half2(w.x)), v = __half22float2(as_half2(w.y));
+        float4 by = angles[m];
+        r.q[m] = both(as_bits(__floats2half2_rn(fmaf(u.x, by.x, v.x * by.y), fmaf(u.y, by.z, v.y * by.w))),
+                      as_bits(__floats2half2_rn(fmaf(v.x, by.x, -u.x * by.y), fmaf(v.y, by.z, -u.y * by.w))));
     }
 }
 
@@ -138,52 +173,50 @@ template <class D> PAGE_FN void sum_queries(const rows<D> &r, float (&total)[2])
     float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int m = 0; m < D::tiles; m++)
-        mma(c, ones, r.q[2 * m], r.q[2 * m + 1]);
+        mma(c, ones, r.q[m]);
     total[0] = c[0], total[1] = c[1];
 }
 
-/* How an item's rows lie in columns. */
-template <class D> PAGE_FN void arrange_rows(rows<D> &r, int n)
+PAGE_FN int rows_of(const decode_args &a, const unit &u)
 {
-    r.n = n;
-    r.shift = n <= 2 ? 1 : n <= 4 ? 2 : 3;
-    r.run = TILE_ROWS >> r.shift;
-    if (!D::pre)
-        r.run = D::two ? min(r.run, 2) : 1;
-    r.mine = (int)(threadIdx.x % 4) * 2 >> r.shift;
+    return min(u.n_tok * a.rep - u.tile * TILE_ROWS, (int)TILE_ROWS);
 }
 
-template <class D> PAGE_FN place_in_step start_item(const decode_args &a, const unit &u, rows<D> &r)
+template <class D> PAGE_FN place_in_step start_item(const decode_args &a, const unit &u, uint2 *unturned, rows<D> &r)
 {
-    int lane = threadIdx.x % 32, column = lane / 4, rep = a.heads / a.kv_heads;
+    int lane = threadIdx.x % 32, column = lane / 4, n = rows_of(a, u);
     place_in_step p;
     p.u = &u;
-    arrange_rows(r, min(u.n_tok * rep - u.tile * TILE_ROWS, (int)TILE_ROWS));
+    r.shift = n <= 2 ? 1 : n <= 4 ? 2 : 3;
+    r.mine = lane % 4 * 2 >> r.shift;
     int row = column & ((1 << r.shift) - 1);
-    bool has_q = row < r.n && column >> r.shift < r.run;
+    bool has_q = row < n && column >> r.shift < (D::two ? 2 : 1);
     row = u.tile * TILE_ROWS + (has_q ? row : 0);
-    p.tok = row / rep;
-    p.head = u.kv_head * rep + row - p.tok * rep;
-    p.at = (size_t)(u.first_tok + p.tok) * a.q_stride + (size_t)(p.head * a.head_dim);
-    uint32_t most = a.whole && a.type == ATOM_CUDA_F16 ? largest_half(a, p, r) : largest_any<D>(a, p);
+    int tok = row / a.rep, head = row - tok * a.rep;
+    p.row = tok << 16 | head;
+    p.at = (size_t)(u.first_tok + tok) * a.q_stride + (size_t)((u.kv_head * a.rep + head) * a.head_dim);
+    uint32_t w[D::pairs], most = a.whole && a.type == ATOM_CUDA_F16 ? largest_half<D>(a, p, w) : largest_any<D>(a, p);
     most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
     most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
     uint32_t exponent = max(most >> 23, 16u);
     p.q_by = has_q ? __uint_as_float((263 - exponent) << 23) : 0.0f;
     float total[2] = {0.0f, 0.0f};
     if (a.whole && a.type == ATOM_CUDA_F16)
-        fill_half(p, r);
+        fill_half<D>(p, w);
     else
-        fill_any(a, p, r);
+        fill_any<D>(a, p, w);
+#pragma unroll
+    for (int m = 0; m < D::tiles && D::pre; m++)
+        unturned[m * 32] = make_uint2(w[2 * m], w[2 * m + 1]);
+#pragma unroll
+    for (int m = 0; m < D::tiles && !D::pre; m++)
+        r.q[m] = both(w[2 * m], w[2 * m + 1]);
     if (D::integers && !D::pre)
         sum_queries(r, total);
-#pragma unroll
-    for (int k = 0; k < D::pairs && D::pre; k++)
-        r.unturned[k] = r.q[k];
     /* Integers come as 2^-24 of themselves. A query of 1e28 counts as one whose scores overflow. */
     float c = __uint_as_float((exponent - 9) << 23) * a.scale * (D::integers && !D::pre ? 16777216.0f : 1.0f);
     c = most < 0x6E01B37Bu ? c : NAN;
-    int limit = has_q ? u.pos0 + p.tok + 1 : 0;
+    int limit = has_q ? u.pos0 + tok + 1 : 0;
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         int of = 2 * (lane % 4) + j;

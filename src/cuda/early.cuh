@@ -33,21 +33,27 @@ struct early_grid {
     dim3 blocks;
     int threads;
     size_t shared_bytes;
+    unsigned cluster = 0; /* blocks; 0: none */
 };
 
 template <class... A>
 static void launch_early(void (*kernel)(A...), const struct early_grid &g, cudaStream_t s, A... args)
 {
-    cudaLaunchAttribute early = {};
+    cudaLaunchAttribute attrs[2] = {};
     cudaLaunchConfig_t c = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
     c.gridDim = g.blocks;
     c.blockDim = dim3((unsigned)g.threads);
     c.dynamicSmemBytes = g.shared_bytes;
     c.stream = s;
-    c.attrs = &early;
-    c.numAttrs = can_start_early();
+    c.attrs = attrs;
+    if (can_start_early()) {
+        attrs[c.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attrs[c.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (g.cluster) {
+        attrs[c.numAttrs].id = cudaLaunchAttributeClusterDimension;
+        attrs[c.numAttrs++].val.clusterDim = {g.cluster, 1, 1};
+    }
     cudaLaunchKernelEx(&c, kernel, args...);
 }
 

@@ -121,7 +121,8 @@ struct atom_cuda_attend {
  * needs will do. */
 size_t atom_cuda_decode_workspace(const struct atom_cuda_kv *kv, int max_seqs, int max_position);
 /* Once a step, before the first layer's attention: cuts the sequences into work, into the workspace, where the layers'
- * runs find it; the job's step must be the same. How a sequence is cut depends on its own length alone. */
+ * runs find it, and angles; the job's step and turns must be the same. How a sequence is cut depends on its own length
+ * alone. */
 enum atom_status atom_cuda_decode_plan(const struct atom_cuda_attend *job, atom_cuda_stream s, struct atom_error *err);
 /* Fastest where head_dim is 64, 96, 128 or 256, queries are F16 and rows begin at 16-byte addresses. With PRE, keys of
  * 16 bits are turned in half precision: those beyond 46,000 overflow. */

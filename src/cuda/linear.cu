@@ -248,9 +248,14 @@ extern "C" size_t atom_cuda_weights_bytes(const struct atom_cuda_weights *w)
 
 static bool is_sm90(const struct atom_cuda_weights *w) { return w->form == ATOM_CUDA_FORM_SM90; }
 
-extern "C" int atom_cuda_linear_splits(const struct atom_cuda_weights *w, int n_tok)
+extern "C" bool atom_cuda_linear_is_cut(const struct atom_cuda_weights *w, int n_tok, int row, int run)
 {
-    return is_sm90(w) ? atom_cuda_sm90_splits(w, n_tok) : atom_cuda_sm80_splits(w, n_tok);
+    if (is_sm90(w))
+        return atom_cuda_sm90_is_cut(w, n_tok, row, run);
+    for (int s = 1, splits = atom_cuda_sm80_splits(w, n_tok); s < splits; s++)
+        if (run == w->site.n_runs * s / splits)
+            return true;
+    return false;
 }
 
 extern "C" size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, int max_tok)
@@ -289,7 +294,7 @@ static enum atom_status check_results(const struct atom_cuda_linear *j, struct a
                          j->y_stride);
     if ((uintptr_t)j->bias % sizeof(float))
         return atom_fail(err, ATOM_ERR_INVALID, "a bias at an address that is no multiple of 4");
-    if ((uintptr_t)j->workspace % 16 || (!j->workspace && atom_cuda_linear_splits(j->w, j->a->n_tok) > 1))
+    if ((uintptr_t)j->workspace % 16 || (!j->workspace && atom_cuda_linear_workspace(j->w, j->a->n_tok)))
         return atom_fail(err, ATOM_ERR_INVALID, "a linear of %d rows for %d tokens wants a workspace, 16-byte aligned",
                          j->w->n, j->a->n_tok);
     return ATOM_OK;

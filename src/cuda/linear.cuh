@@ -34,7 +34,7 @@ struct atom_cuda_weights {
 };
 
 size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w, int max_tok);
-int atom_cuda_sm90_splits(const struct atom_cuda_weights *w, int n_tok);
+bool atom_cuda_sm90_is_cut(const struct atom_cuda_weights *w, int n_tok, int row, int run);
 enum atom_status atom_cuda_linear_sm90(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);
 
 /* Weights of every other form: linear_sm80.cuh. */

@@ -3,9 +3,8 @@
  *
  * A block computes 128 rows times BN tokens. One warp brings runs of 128 channels into a ring of stages: the tile's
  * weights by a bulk copy, the tokens' integers by a tensor copy. Two warpgroups of consumers, 64 rows each, take their
- * weights from a stage to registers, multiply, and scale the run's integer sums by row and token. The runs of a tile
- * are split among the blocks of a cluster, two blocks a multiprocessor; they leave their sums in shared memory, and
- * each adds up, in order, and writes those of some tokens.
+ * weights from a stage to registers, multiply, and scale the run's integer sums by row and token. There are two blocks
+ * a multiprocessor; where tiles are fewer, the runs of a tile are split among several, and the last to come adds up.
  *
  * Sums run over the groups ascending in one chain of fma, the scalar tier's: unsplit results are its bits. */
 #include "cuda/early.cuh"
@@ -31,8 +30,10 @@ static __device__ __forceinline__ bool item_at(const struct args &a, int i, stru
 {
     if (i >= a.row_tiles * a.splits)
         return false;
+    it.slot = i;
+    it.n_splits = a.splits;
     it.split = i % a.splits;
-    it.row_tile = i / a.splits;
+    it.row_tile = it.word = i / a.splits;
     it.tok0 = 0;
     it.run0 = a.n_runs * it.split / a.splits;
     it.run1 = a.n_runs * (it.split + 1) / a.splits;
@@ -138,12 +139,13 @@ template <int BN, class T, bool SILU> static __device__ void multiply(const stru
         for (int run = it.run0; run < it.run1; run++, next<S>(r)) {
             barrier_wait(&r.full[r.stage], r.phase);
             consume<BN>(r.stages + (size_t)r.stage * S::STAGE_BYTES, run < a.n_groups, group, y);
-            __syncwarp();
-            if (threadIdx.x % 32 == 0) /* this warp needs the stage no more */
-                barrier_arrive(&r.empty[r.stage]);
+            barrier_arrive(&r.empty[r.stage]); /* this thread needs the stage no more */
         }
-        if (a.splits > 1 && !gather_splits<BN>(a, it.row_tile, it.split, y))
-            continue;
+        if (a.splits > 1) {
+            leave_sums<BN>(a, it.slot, y);
+            if (!add_splits<BN>(a, it, y))
+                continue;
+        }
         put_tile<BN, T, SILU>(a, it, it.row_tile * TILE_ROWS + group * 64 + warp * 16, y);
     }
 }
@@ -161,7 +163,7 @@ static __global__ void __launch_bounds__(THREADS, few_shape<BN>::BLOCKS)
         tensor_prefetch(&map);
         for (int i = 0; i < S::STAGES; i++) {
             barrier_init(&full[i], 1);
-            barrier_init(&empty[i], CONSUMERS * 4);
+            barrier_init(&empty[i], CONSUMERS * 128);
         }
         barrier_init_fence();
     }
@@ -193,7 +195,7 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     struct args a = atom_cuda_sm90_args(j);
     a.row_tiles = (j->w->n + TILE_ROWS - 1) / TILE_ROWS;
     a.tok_tiles = 1;
-    a.splits = atom_cuda_sm90_splits(j->w, j->a->n_tok);
+    a.splits = atom_cuda_sm90_few_splits(j->w);
     int items = a.row_tiles * a.splits, slots = atom_cuda_opened()->n_sm * S::BLOCKS;
     const struct early_grid grid = {dim3((unsigned)(items < slots ? items : slots)), THREADS, S::SMEM_BYTES};
     launch_early(linear<BN, T, SILU>, grid, s, map, a);

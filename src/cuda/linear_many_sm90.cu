@@ -10,50 +10,56 @@
  *   instructions, conversion and fma. The product is cut off where the specification rounds: at most one unit in the
  *   last place.
  * - a warpgroup's tokens are two halves with sums of their own: one half is on the tensor cores while the other is
- *   scaled.
+ *   scaled. A half's products are started in two quarters, so that the next run's weights can take the registers of
+ *   the first while the second is at work.
  *
  * Two threads bring runs into a ring of stages; the token scales come cut already (ops.h). Two blocks that form a
  * cluster have the same tokens: each brings half of them, for both. */
-#include "cuda/linear_sm90.cuh"
+#include "cuda/early.cuh"
+#include "cuda/linear_many_sm90.cuh"
 
 /* What a launch describes to the tensor copies. */
 struct maps {
     CUtensorMap tokens, y, add;
 };
 
-template <int BN> struct many_shape {
-    enum {
-        CLUSTER = 2,
-        LOW = (BN / 2 + 15) / 16 * 16, /* tokens of the low half, and of the high one */
-        HIGH = BN - LOW,
-        ACT_BYTES = BN * ATOM_CUDA_RUN,
-        WEIGHT_AT = ACT_BYTES,
-        TOK_SCALE_AT =
-            WEIGHT_AT + (BYTE_RUN_BYTES + 127) / 128 * 128, /* [2 halves of k][BN][4 of k], zeros from k 4 on */
-        STAGE_BYTES = (TOK_SCALE_AT + BN * 32 + 1023) / 1024 * 1024,
-        OUT_BYTES = BN * 128, /* a warpgroup's results on their way: 64 rows of two bytes */
-        STAGES = (226 * 1024 - 2 * OUT_BYTES) / STAGE_BYTES < 8 ? (226 * 1024 - 2 * OUT_BYTES) / STAGE_BYTES : 8,
-        SMEM_BYTES = STAGES * STAGE_BYTES + 2 * OUT_BYTES + 1024,
-        PRODUCER_REGISTERS = 24,
-        CONSUMER_REGISTERS = 240, /* in all no more than the kernel starts with */
-    };
-    static_assert(BN % (8 * CLUSTER) == 0, "each block of a cluster brings whole swizzle atoms");
-    static_assert(LOW * ATOM_CUDA_RUN % 1024 == 0 && HIGH % 16 == 0, "halves are whole swizzle atoms and wgmmas");
+/* The ring as those see it who fill it. */
+struct feed {
+    uint8_t *stages;
+    int stage;
+    uint32_t phase;
 };
 
-/* The blocks of a cluster take work items in turn: tokens fastest, so that what runs at once shares weights. */
+template <int BN> static __device__ __forceinline__ uint8_t *stage_of(const struct feed &r)
+{
+    return r.stages + (size_t)r.stage * many_shape<BN>::STAGE_BYTES;
+}
+
+static __device__ __forceinline__ uint64_t *barrier_at(uint8_t *p) { return reinterpret_cast<uint64_t *>(p); }
+
+/* The blocks of a cluster take work items in turn: tokens fastest, so that what runs at once shares weights. Those of
+ * tiles that are split come last, a tile's splits beside each other. */
 template <int BN> static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
 {
     enum { CLUSTER = many_shape<BN>::CLUSTER };
-    if (i >= a.row_tiles / CLUSTER * a.tok_tiles * a.splits)
-        return false;
-    it.split = i % a.splits;
-    i /= a.splits;
-    it.row_tile = i / a.tok_tiles * CLUSTER + (int)cluster_rank();
-    it.tok0 = i % a.tok_tiles * BN;
-    it.run0 = a.n_runs * it.split / a.splits;
-    it.run1 = a.n_runs * (it.split + 1) / a.splits;
-    return true;
+    int tok_tiles = a.tok_tiles, splits = a.splits, whole = a.whole_pairs * tok_tiles, pair = 0;
+    it.split = 0;
+    it.n_splits = 1;
+    if (i >= whole) {
+        i -= whole;
+        it.n_splits = splits;
+        it.split = i % splits;
+        i /= splits;
+        pair = a.whole_pairs;
+    }
+    it.word = i * CLUSTER + (int)cluster_rank();
+    it.slot = it.word * splits + it.split;
+    pair += i / tok_tiles;
+    it.row_tile = pair * CLUSTER + (int)cluster_rank();
+    it.tok0 = i % tok_tiles * BN;
+    it.run0 = a.n_runs * it.split / it.n_splits;
+    it.run1 = a.n_runs * (it.split + 1) / it.n_splits;
+    return pair < a.row_tiles / CLUSTER;
 }
 
 /* ---- feeding ----------------------------------------------------------------------------------------------------- */
@@ -63,14 +69,14 @@ template <int BN> static __device__ __forceinline__ bool item_at(const struct ar
  *
  * Weights and scales: N_BYTES of weights a run, `runs` of them from w on; `step` floats to the next run's scales. */
 template <int BN, int N_BYTES>
-static __device__ __forceinline__ void bring_rows(struct ring &r, const uint8_t *&w, const float *&parts, int runs,
+static __device__ __forceinline__ void bring_rows(struct feed &r, const uint8_t *&w, const float *&parts, int runs,
                                                   uint32_t part_bytes, size_t step)
 {
     using S = many_shape<BN>;
     for (; runs > 0; runs--, next<S>(r)) {
-        uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
-        uint64_t *full = &r.full[r.stage];
-        barrier_wait(&r.empty[r.stage], r.phase ^ 1);
+        uint8_t *to = stage_of<BN>(r);
+        uint64_t *full = barrier_at(to + S::FULL_AT);
+        barrier_wait(barrier_at(to + S::EMPTY_AT), r.phase ^ 1);
         barrier_arrive_expect(full, S::ACT_BYTES + N_BYTES + part_bytes);
         bulk_copy(to + S::WEIGHT_AT, w, N_BYTES, full);
         bulk_copy(to + S::TOK_SCALE_AT, parts, part_bytes, full);
@@ -79,180 +85,81 @@ static __device__ __forceinline__ void bring_rows(struct ring &r, const uint8_t 
     }
 }
 
-template <int BN> static __device__ __forceinline__ void produce_rows(const struct args &a, struct ring r)
+/* How many runs' weights are brought before the kernel in front has ended. */
+template <int BN> static __device__ __forceinline__ int runs_ahead(const struct item &it)
+{
+    return min(it.run1 - it.run0, (int)many_shape<BN>::STAGES);
+}
+
+static __device__ __forceinline__ uint32_t part_bytes_of(const struct args &a, const struct item &it, int tokens)
+{
+    return (uint32_t)min(a.tok_stride - it.tok0, tokens) * 16;
+}
+
+template <int BN> static __device__ __forceinline__ void bring_weights_ahead(const struct args &a, struct feed r)
 {
     using S = many_shape<BN>;
     struct item it;
+    int n = item_at<BN>(a, blockIdx.x / S::CLUSTER, it) ? runs_ahead<BN>(it) : 0;
+    for (int i = 0; i < n; i++, next<S>(r)) {
+        uint8_t *to = stage_of<BN>(r);
+        uint64_t *full = barrier_at(to + S::FULL_AT);
+        uint32_t w_bytes = it.run0 + i < a.n_groups ? NIBBLE_RUN_BYTES : BYTE_RUN_BYTES;
+        barrier_arrive_expect(full, S::ACT_BYTES + w_bytes + part_bytes_of(a, it, BN));
+        bulk_copy(to + S::WEIGHT_AT, a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, it.run0 + i), w_bytes,
+                  full);
+    }
+}
+
+/* The scales that belong to them. */
+template <int BN>
+static __device__ __forceinline__ int bring_scales_ahead(const struct args &a, const struct item &it, struct feed &r)
+{
+    using S = many_shape<BN>;
+    int n = runs_ahead<BN>(it);
+    for (int i = 0; i < n; i++, next<S>(r)) {
+        uint8_t *to = stage_of<BN>(r);
+        bulk_copy(to + S::TOK_SCALE_AT,
+                  a.scale_parts + ((size_t)min(it.run0 + i, a.n_groups) * a.tok_stride + it.tok0) * 4,
+                  part_bytes_of(a, it, BN), barrier_at(to + S::FULL_AT));
+    }
+    return n;
+}
+
+template <int BN> static __device__ __forceinline__ void produce_rows(const struct args &a, struct feed r)
+{
+    using S = many_shape<BN>;
+    struct item it;
+    early_wait();
+    int ahead = item_at<BN>(a, blockIdx.x / S::CLUSTER, it) ? bring_scales_ahead<BN>(a, it, r) : 0;
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
-        const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, it.run0);
-        int nibbles = max(0, min(it.run1, a.n_groups) - it.run0), scale = min(it.run0, a.n_groups);
+        int run0 = it.run0 + ahead;
+        const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, run0);
+        int nibbles = max(0, min(it.run1, a.n_groups) - run0), scale = min(run0, a.n_groups);
+        ahead = 0;
         const float *parts = a.scale_parts + ((size_t)scale * a.tok_stride + it.tok0) * 4;
-        uint32_t part_bytes = (uint32_t)min(a.tok_stride - it.tok0, BN) * 16;
+        uint32_t part_bytes = part_bytes_of(a, it, BN);
         bring_rows<BN, NIBBLE_RUN_BYTES>(r, w, parts, nibbles, part_bytes, (size_t)a.tok_stride * 4);
-        bring_rows<BN, BYTE_RUN_BYTES>(r, w, parts, it.run1 - it.run0 - nibbles, part_bytes, 0);
+        bring_rows<BN, BYTE_RUN_BYTES>(r, w, parts, it.run1 - run0 - nibbles, part_bytes, 0);
     }
 }
 
 template <int BN>
-static __device__ __forceinline__ void produce_tokens(const struct args &a, const CUtensorMap *map, struct ring r)
+static __device__ __forceinline__ void produce_tokens(const struct args &a, const CUtensorMap *map, struct feed r)
 {
     using S = many_shape<BN>;
     enum { SHARE = BN / S::CLUSTER };
     struct item it;
     int first = (int)cluster_rank() * SHARE;
+    early_wait();
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
         int x = it.run0 * ATOM_CUDA_RUN, y = it.tok0 + first;
         for (int runs = it.run1 - it.run0; runs > 0; runs--, next<S>(r), x += ATOM_CUDA_RUN) {
-            barrier_wait(&r.empty[r.stage], r.phase ^ 1);
-            tensor_copy(r.stages + (size_t)r.stage * S::STAGE_BYTES + first * ATOM_CUDA_RUN, map, x, y,
-                        &r.full[r.stage], (1 << S::CLUSTER) - 1);
+            uint8_t *to = stage_of<BN>(r);
+            barrier_wait(barrier_at(to + S::EMPTY_AT), r.phase ^ 1);
+            tensor_copy(to + first * ATOM_CUDA_RUN, map, x, y, barrier_at(to + S::FULL_AT), (1 << S::CLUSTER) - 1);
         }
     }
-}
-
-/* ---- multiplying ------------------------------------------------------------------------------------------------- */
-
-/* A of a run in registers: its weights, and the scales of this thread's two rows for tf32. */
-struct rows_of_run {
-    uint32_t weights[4][4], scales[4];
-    uint64_t tokens, tok_scales; /* descriptors of B */
-};
-
-/* The same as it is stored. */
-template <bool NIBBLES> struct stored_rows {
-    uint4 weights[NIBBLES ? 2 : 4];
-    __half scales[2];
-};
-
-/* Of the ring's stage, once it is there. */
-template <int BN, bool NIBBLES>
-static __device__ __forceinline__ void fetch(const struct ring &r, struct stored_rows<NIBBLES> &p)
-{
-    int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    const uint8_t *at = r.stages + (size_t)r.stage * many_shape<BN>::STAGE_BYTES + many_shape<BN>::WEIGHT_AT,
-                  *weights = at + group * (NIBBLES ? NIBBLE_BYTES / 2 : BYTE_BYTES / 2) + warp * 512 + lane * 16;
-    const __half *scales = reinterpret_cast<const __half *>(at + (NIBBLES ? NIBBLE_BYTES : BYTE_BYTES)) + group * 64 +
-                           warp * 16 + lane / 4;
-    barrier_wait(&r.full[r.stage], r.phase);
-#pragma unroll
-    for (int i = 0; i < (NIBBLES ? 2 : 4); i++)
-        p.weights[i] = *reinterpret_cast<const uint4 *>(weights + i * 2048);
-    p.scales[0] = scales[0];
-    p.scales[1] = scales[8];
-}
-
-template <int BN, bool NIBBLES>
-static __device__ __forceinline__ void unpack_rows(const struct ring &r, const struct stored_rows<NIBBLES> &p,
-                                                   struct rows_of_run &w)
-{
-    using S = many_shape<BN>;
-#pragma unroll
-    for (int i = 0; i < (NIBBLES ? 2 : 4); i++)
-        if constexpr (NIBBLES)
-            unpack(p.weights[i], w.weights[2 * i], w.weights[2 * i + 1]);
-        else
-            w.weights[i][0] = p.weights[i].x, w.weights[i][1] = p.weights[i].y, w.weights[i][2] = p.weights[i].z,
-            w.weights[i][3] = p.weights[i].w;
-    w.scales[0] = __float_as_uint(__half2float(p.scales[0]));
-    w.scales[1] = __float_as_uint(__half2float(p.scales[1]));
-    w.scales[2] = w.scales[3] = 0;
-    uint64_t stage = (uint64_t)(r.stage * (S::STAGE_BYTES / 16));
-    w.tokens = swizzled_descriptor(r.stages) + stage;
-    w.tok_scales = plain_descriptor(r.stages + S::TOK_SCALE_AT, BN * 16, 128) + stage;
-}
-
-/* Half of the tokens: integer sums of a run, and what to multiply them by. */
-template <int H> struct half_tile {
-    int sums[H / 2];
-    float scales[H / 2];
-};
-
-/* The compiler must neither move nor copy what a wgmma in flight works on. */
-template <int H> static __device__ __forceinline__ void pin(struct half_tile<H> &t)
-{
-#pragma unroll
-    for (int i = 0; i < H / 2; i++)
-        asm volatile("" : "+r"(t.sums[i]), "+f"(t.scales[i]));
-}
-
-/* Tokens from `first` of the tile on. */
-template <int H>
-static __device__ __forceinline__ void start(const struct rows_of_run &w, int first, struct half_tile<H> &t)
-{
-    pin(t);
-    wgmma_fence();
-    wgmma_tf32<H>::run(t.scales, w.scales, w.tok_scales + (uint64_t)first);
-#pragma unroll
-    for (int step = 0; step < 4; step++)
-        wgmma_s8<H>::run(t.sums, w.weights[step], w.tokens + (uint64_t)(first * ATOM_CUDA_RUN / 16 + step * 2),
-                         step > 0);
-    wgmma_commit();
-    pin(t);
-}
-
-template <int H, int ALL>
-static __device__ __forceinline__ void finish(int first, struct half_tile<H> &t, float (&y)[ALL])
-{
-    pin(t);
-#pragma unroll
-    for (int i = 0; i < H / 2; i++)
-        y[first / 2 + i] = fmaf((float)t.sums[i], t.scales[i], y[first / 2 + i]);
-}
-
-/* This warp needs the stage no more; both blocks of the cluster write to it. */
-template <int BN> static __device__ __forceinline__ void release(const struct ring &r)
-{
-    __syncwarp();
-    barrier_arrive_remote(&r.empty[r.stage], threadIdx.x % 32, many_shape<BN>::CLUSTER);
-}
-
-/* RUNS runs of one kind, nothing in flight before or after: the compiler follows what is in flight through straight
- * code alone, and branches cost it registers. */
-template <int BN, int RUNS, bool NIBBLES>
-static __device__ __forceinline__ void sum_runs(struct ring &r, float (&y)[BN / 2])
-{
-    using S = many_shape<BN>;
-    struct stored_rows<NIBBLES> p;
-    struct rows_of_run w;
-    struct half_tile<S::LOW> low;
-    struct half_tile<S::HIGH> high;
-    fetch<BN, NIBBLES>(r, p);
-    unpack_rows<BN, NIBBLES>(r, p, w);
-    start(w, 0, low);
-    start(w, S::LOW, high);
-#pragma unroll
-    for (int i = 0; i < RUNS; i++) {
-        struct ring done = r;
-        next<S>(r);
-        wgmma_wait<1>();
-        finish(0, low, y);
-        wgmma_wait<0>();
-        release<BN>(done);
-        if (i + 1 < RUNS) {
-            fetch<BN, NIBBLES>(r, p);
-            unpack_rows<BN, NIBBLES>(r, p, w);
-            start(w, 0, low);
-        }
-        finish(S::LOW, high, y);
-        if (i + 1 < RUNS)
-            start(w, S::LOW, high);
-    }
-}
-
-template <int BN>
-static __device__ __forceinline__ void sum_tile(int nibbles, int bytes, struct ring &r, float (&y)[BN / 2])
-{
-#pragma unroll
-    for (int e = 0; e < BN / 2; e++)
-        y[e] = 0.0f;
-    for (; nibbles >= 4; nibbles -= 4)
-        sum_runs<BN, 4, true>(r, y);
-    if (nibbles & 2)
-        sum_runs<BN, 2, true>(r, y);
-    if (nibbles & 1)
-        sum_runs<BN, 1, true>(r, y);
-    for (; bytes > 0; bytes--)
-        sum_runs<BN, 1, false>(r, y);
 }
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
@@ -364,25 +271,36 @@ static __device__ __forceinline__ void write_out(const struct args &a, const str
 /* DIRECT: results go to memory one by one, for types of four bytes and rows whose length the tensor copy cannot have.
  */
 template <int BN, class T, bool SILU, bool DIRECT>
-static __device__ void multiply(const struct args &a, const struct maps &m, struct ring r, struct out o)
+static __device__ void multiply(const struct args &a, const struct maps &m, uint8_t *stages, struct out o)
 {
     using S = many_shape<BN>;
     int group = threadIdx.x / 128 - 1;
+    struct place<BN> p = place_first<BN>(stages);
     struct item it;
+    early_wait();
     for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
         float y[BN / 2];
         int nibbles = max(0, min(it.run1, a.n_groups) - it.run0);
-        if (!SILU && !DIRECT && a.splits == 1)
+        if (!SILU && !DIRECT && it.n_splits == 1)
             bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
-        sum_tile<BN>(nibbles, it.run1 - it.run0 - nibbles, r, y);
+        sum_tile<BN>(nibbles, it.run1 - it.run0 - nibbles, p, y);
         asm volatile("" : "+r"(i)); /* the item is found again: its registers were worth more */
         item_at<BN>(a, i, it);
-        if (a.splits > 1 && !gather_splits<BN>(a, it.row_tile * a.tok_tiles + it.tok0 / BN, it.split, y))
-            continue;
-        if (!SILU && !DIRECT && a.splits > 1)
-            bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
-        write_out<BN, T, SILU, DIRECT>(a, m, it, o, y);
+        if (it.n_splits > 1)
+            leave_sums<BN>(a, it.slot, y);
+        else
+            write_out<BN, T, SILU, DIRECT>(a, m, it, o, y);
     }
+    early_next(); /* no sooner: blocks that wait for this kernel's end would have its multiprocessors */
+    if (a.splits > 1)
+        for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
+            float y[BN / 2];
+            if (it.n_splits == 1 || !add_splits<BN>(a, it, y))
+                continue;
+            if (!SILU && !DIRECT)
+                bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
+            write_out<BN, T, SILU, DIRECT>(a, m, it, o, y);
+        }
     if (speaks())
         tensor_store_wait_read();
 }
@@ -393,35 +311,36 @@ static __global__ void __launch_bounds__(THREADS, 1)
 {
     using S = many_shape<BN>;
     extern __shared__ uint8_t raw[];
-    __shared__ uint64_t full[S::STAGES], empty[S::STAGES], added[CONSUMERS];
-    struct ring r = {raw + (1024 - smem_address(raw) % 1024) % 1024, full, empty, 0, 0};
+    __shared__ uint64_t added[CONSUMERS];
+    struct feed r = {raw + (1024 - smem_address(raw) % 1024) % 1024, 0, 0};
     if (threadIdx.x == 0) {
         tensor_prefetch(&m.tokens);
         for (int i = 0; i < CONSUMERS; i++)
             barrier_init(&added[i], 1);
         for (int i = 0; i < S::STAGES; i++) {
-            barrier_init(&full[i], 1);
-            barrier_init(&empty[i], S::CLUSTER * CONSUMERS * 4);
+            uint8_t *stage = r.stages + (size_t)i * S::STAGE_BYTES;
+            barrier_init(barrier_at(stage + S::FULL_AT), 1);
+            barrier_init(barrier_at(stage + S::EMPTY_AT), S::RELEASES);
         }
         barrier_init_fence();
     }
-    for (int i = threadIdx.x; i < S::STAGES * BN; i += THREADS) /* once for all */
-        *reinterpret_cast<float4 *>(r.stages + (size_t)(i / BN) * S::STAGE_BYTES + S::TOK_SCALE_AT + BN * 16 +
-                                    i % BN * 16) = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    shared_to_tensor_cores();
     cluster_sync();
     if (threadIdx.x < 128) {
+        if (threadIdx.x == 0)
+            bring_weights_ahead<BN>(a, r);
+        __syncwarp();
         registers_down<S::PRODUCER_REGISTERS>();
         if (threadIdx.x == 0)
             produce_rows<BN>(a, r);
         if (threadIdx.x == 32)
             produce_tokens<BN>(a, &m.tokens, r);
         __syncwarp();
+        early_next();
     } else {
         registers_up<S::CONSUMER_REGISTERS>();
         int group = threadIdx.x / 128 - 1;
         struct out o = {r.stages + S::STAGES * S::STAGE_BYTES + group * S::OUT_BYTES, &added[group], 0};
-        multiply<BN, T, SILU, DIRECT>(a, m, r, o);
+        multiply<BN, T, SILU, DIRECT>(a, m, r.stages, o);
     }
     cluster_sync(); /* nobody leaves while the other may still write to its barriers */
 }
@@ -447,20 +366,15 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     struct args a = atom_cuda_sm90_args(j);
     a.row_tiles = j->w->n_tiles;
     a.tok_tiles = (j->a->n_tok + BN - 1) / BN;
-    a.splits = atom_cuda_sm90_splits(j->w, j->a->n_tok);
-    int items = a.row_tiles / S::CLUSTER * a.tok_tiles * a.splits, slots = atom_cuda_opened()->n_sm / S::CLUSTER;
-    cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute cluster = {};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = S::CLUSTER;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    config.gridDim = dim3((unsigned)((items < slots ? items : slots) * S::CLUSTER));
-    config.blockDim = dim3(THREADS);
-    config.dynamicSmemBytes = S::SMEM_BYTES;
-    config.stream = s;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    return atom_cuda_status(cudaLaunchKernelEx(&config, linear<BN, T, SILU, DIRECT>, m, a), "starting a linear", err);
+    const struct atom_cuda_cut cut = atom_cuda_sm90_cut(j->w, j->a->n_tok);
+    a.whole_pairs = cut.whole_pairs;
+    a.splits = cut.splits;
+    int pairs = a.row_tiles / S::CLUSTER, slots = atom_cuda_opened()->n_sm / S::CLUSTER,
+        items = (a.whole_pairs + (pairs - a.whole_pairs) * a.splits) * a.tok_tiles;
+    const struct early_grid grid = {dim3((unsigned)((items < slots ? items : slots) * S::CLUSTER)), THREADS,
+                                    S::SMEM_BYTES, S::CLUSTER};
+    launch_early(linear<BN, T, SILU, DIRECT>, grid, s, m, a);
+    return atom_cuda_launched("starting a linear", err);
 }
 
 template <int BN, class T>

@@ -5,6 +5,8 @@
 #include "cuda/linear_sm90.cuh"
 #include "cuda/tensor_map.cuh"
 
+#include <limits.h>
+
 enum atom_status atom_cuda_sm90_map(const struct atom_cuda_acts *a, int rows, CUtensorMap *map, struct atom_error *err)
 {
     const struct tensor_matrix m = {CU_TENSOR_MAP_DATA_TYPE_UINT8,
@@ -32,14 +34,20 @@ enum atom_status atom_cuda_sm90_map_rows(const struct atom_cuda_linear *j, const
     return tensor_map(&m, map, err);
 }
 
-/* Splits of a tile's runs when tokens are few: what makes the longest chain of runs on a multiprocessor shortest.
- * Depends on the weights alone, so that a token's result does not depend on its company. */
-static int splits_for_few(const struct atom_cuda_weights *w)
+static int ceil_of(int a, int b) { return (a + b - 1) / b; }
+
+/* ---- splits ------------------------------------------------------------------------------------------------------ */
+
+/* Where a tile's runs are split depends on the weights and on a class of tokens alone, so that a token's result does
+ * not depend on its company. */
+
+/* Among how many blocks when tokens are few: what makes the longest chain of runs on a multiprocessor shortest. */
+int atom_cuda_sm90_few_splits(const struct atom_cuda_weights *w)
 {
     enum { RUN = 4, GATHER = 20 /* what adding up takes, in quarters of a run */ };
-    int best = 1, least = 1 << 30, slots = 2 * atom_cuda_opened()->n_sm, tiles = (w->n + TILE_ROWS - 1) / TILE_ROWS;
+    int best = 1, least = INT_MAX, slots = 2 * atom_cuda_opened()->n_sm, tiles = ceil_of(w->n, TILE_ROWS);
     for (int s = 1; s <= MAX_SPLITS && s <= w->site.n_runs && (s == 1 || tiles <= MAX_SPLIT_TILES); s++) {
-        int waves = (tiles * s + slots - 1) / slots, runs = (w->site.n_runs + s - 1) / s;
+        int waves = ceil_of(tiles * s, slots), runs = ceil_of(w->site.n_runs, s);
         int chain = waves * (runs * RUN + (s > 1 ? GATHER + s : 0));
         if (chain < least) {
             least = chain;
@@ -49,44 +57,97 @@ static int splits_for_few(const struct atom_cuda_weights *w)
     return best;
 }
 
-/* The same for up to 256 tokens, in pairs of blocks: where rows are few and runs many, the two tiles of tokens leave
- * most multiprocessors idle. Partial sums cost memory traffic, so that little to gain is not taken. */
-static int splits_for_medium(const struct atom_cuda_weights *w)
+/* Up to which number of tokens a step counts as this one; 0: any. */
+enum { LARGEST_CLASS = 1024 };
+static int class_of(int n_tok)
 {
-    enum {
-        TOKEN_TILES = 2,
-        LOW = 4 /* runs that adding up takes at the least */,
-        PER_PAIR = 11 /* pairs of rows a run */
-    };
-    int best = 1, pairs = w->n_tiles / 2, slots = atom_cuda_opened()->n_sm / 2;
-    int whole = (pairs * TOKEN_TILES + slots - 1) / slots * w->site.n_runs, least = whole * 8 / 10;
-    for (int s = 2; s <= 4 && s <= w->site.n_runs && pairs * 2 * 4 <= MAX_SPLIT_TILES; s++) {
-        int waves = (pairs * TOKEN_TILES * s + slots - 1) / slots, runs = (w->site.n_runs + s - 1) / s;
-        int chain = waves * runs + LOW + pairs * s / PER_PAIR;
-        if (chain < least) {
-            least = chain;
-            best = s;
+    int most = FEW;
+    while (most < n_tok && most <= LARGEST_CLASS)
+        most *= 2;
+    return most <= LARGEST_CLASS ? most : 0;
+}
+
+/* A tile of so many tokens, and what it takes, in hundredths of what a run takes one of 128: small ones wait for their
+ * own results; adding up is memory traffic. Measured over the matrices of Llama models, 128 to 1024 tokens. */
+struct tile {
+    int tokens, run, add;
+};
+static const struct tile tiles[] = {{64, 67, 750}, {96, 84, 950}, {128, 100, 1250}};
+enum { N_TILES = sizeof tiles / sizeof tiles[0], PUT = 50 /* to write a tile that is whole */ };
+
+static int items_of(int n, int slot, int slots) { return n > slot ? ceil_of(n - slot, slots) : 0; }
+
+/* Of a launch. Pairs of blocks take items in turn: first whole tiles, then those that are split. */
+static int64_t time_of(const struct atom_cuda_weights *w, int n_tok, const struct tile *t,
+                       const struct atom_cuda_cut *c)
+{
+    int slots = atom_cuda_opened()->n_sm / 2, runs = w->site.n_runs, tok_tiles = ceil_of(n_tok, t->tokens),
+        whole = c->whole_pairs * tok_tiles, all = whole + (w->n_tiles / 2 - c->whole_pairs) * tok_tiles * c->splits;
+    const int ends[] = {0, whole % slots, all % slots}; /* where the number of items changes */
+    int64_t longest = 0, of_whole = (int64_t)runs * t->run + PUT,
+            of_split = (int64_t)ceil_of(runs, c->splits) * t->run + t->add;
+    for (int i = 0; i < 3; i++) {
+        int n_whole = items_of(whole, ends[i], slots), n_split = items_of(all, ends[i], slots) - n_whole;
+        int64_t time = n_whole * of_whole + n_split * of_split;
+        longest = longest > time ? longest : time;
+    }
+    return longest;
+}
+
+/* Every pair of blocks gets as many whole tiles as every other; the tiles that are left are split. */
+struct atom_cuda_cut atom_cuda_sm90_cut(const struct atom_cuda_weights *w, int n_tok)
+{
+    enum { MOST = 4 };
+    int most = class_of(n_tok), pairs = w->n_tiles / 2, slots = atom_cuda_opened()->n_sm / 2;
+    int64_t least = INT64_MAX;
+    struct atom_cuda_cut best = {pairs, 1};
+    for (int i = 0; i < N_TILES && most; i++) {
+        int tok_tiles = ceil_of(most, tiles[i].tokens), turns = pairs * tok_tiles / slots;
+        for (int n = 0; n < 2 && n <= turns; n++) {
+            struct atom_cuda_cut c = {(turns - n) * slots / tok_tiles, 1};
+            if ((pairs - c.whole_pairs) * 2 * ceil_of(most, 64) > MAX_SPLIT_TILES)
+                continue;
+            for (; c.splits <= MOST && c.splits <= w->site.n_runs; c.splits++) {
+                struct atom_cuda_cut tried = c.splits > 1 ? c : (struct atom_cuda_cut){pairs, 1};
+                int64_t time = time_of(w, most, &tiles[i], &tried);
+                time += tried.splits > 1 ? time / 50 : 0; /* little to gain is not taken */
+                if (time < least) {
+                    least = time;
+                    best = tried;
+                }
+            }
         }
     }
     return best;
 }
 
-int atom_cuda_sm90_splits(const struct atom_cuda_weights *w, int n_tok)
+bool atom_cuda_sm90_is_cut(const struct atom_cuda_weights *w, int n_tok, int row, int run)
 {
-    return n_tok <= FEW ? splits_for_few(w) : n_tok <= MEDIUM ? splits_for_medium(w) : 1;
+    int runs = w->site.n_runs, splits = atom_cuda_sm90_few_splits(w);
+    if (n_tok > FEW) {
+        struct atom_cuda_cut c = atom_cuda_sm90_cut(w, n_tok);
+        splits = row / (2 * TILE_ROWS) < c.whole_pairs ? 1 : c.splits;
+    }
+    for (int s = 1; s < splits; s++)
+        if (run == runs * s / splits)
+            return true;
+    return false;
 }
 
-static size_t partial_bytes(const struct atom_cuda_weights *w, int splits, int n_tok)
-{
-    return splits > 1 ? (size_t)w->n_tiles * splits * n_tok * TILE_ROWS * sizeof(float) : 0;
-}
+/* ---- arguments --------------------------------------------------------------------------------------------------- */
 
 size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w, int max_tok)
 {
-    enum { TILES_OF_MEDIUM = 384 /* tokens of whole tiles that 256 may take */ };
-    size_t few = partial_bytes(w, splits_for_few(w), FEW);
-    size_t medium = max_tok > FEW ? partial_bytes(w, splits_for_medium(w), TILES_OF_MEDIUM) : 0;
-    return ARRIVED_BYTES + (few > medium ? few : medium);
+    enum { PAST = 128 /* tokens that tiles may hold past the last */ };
+    int few = atom_cuda_sm90_few_splits(w);
+    size_t most = few > 1 ? (size_t)w->n_tiles * (size_t)few * FEW : 0; /* sums of a tile's rows */
+    for (int c = 2 * FEW; c <= LARGEST_CLASS && c / 2 < max_tok; c *= 2) {
+        struct atom_cuda_cut cut = atom_cuda_sm90_cut(w, c);
+        size_t tiles_split = cut.splits > 1 ? (size_t)(w->n_tiles - 2 * cut.whole_pairs) : 0,
+               sums = tiles_split * (size_t)cut.splits * (size_t)(c + PAST);
+        most = sums > most ? sums : most;
+    }
+    return ARRIVED_BYTES + most * TILE_ROWS * sizeof(float);
 }
 
 struct args atom_cuda_sm90_args(const struct atom_cuda_linear *j)
@@ -110,19 +171,15 @@ struct args atom_cuda_sm90_args(const struct atom_cuda_linear *j)
     return a;
 }
 
-/* Tokens of a tile: whole waves of blocks, and not much more than is asked for. What a run takes a tile, as measured:
- * small ones wait for their own results most of the time. */
 static int tile_for(const struct atom_cuda_weights *w, int n_tok)
 {
-    static const struct {
-        int tokens, time;
-    } tiles[] = {{64, 83}, {96, 94}, {128, 100}};
-    int best = 128, least = 1 << 30, pairs = atom_cuda_opened()->n_sm / 2, splits = atom_cuda_sm90_splits(w, n_tok);
-    for (int i = 0; i < 3; i++) {
-        int items = w->n_tiles / 2 * ((n_tok + tiles[i].tokens - 1) / tiles[i].tokens) * splits;
-        int cost = (items + pairs - 1) / pairs * tiles[i].time;
-        if (cost <= least) {
-            least = cost;
+    const struct atom_cuda_cut cut = atom_cuda_sm90_cut(w, n_tok);
+    int best = 0;
+    int64_t least = INT64_MAX;
+    for (int i = 0; i < N_TILES; i++) {
+        int64_t time = time_of(w, n_tok, &tiles[i], &cut);
+        if (time <= least) {
+            least = time;
             best = tiles[i].tokens;
         }
     }

@@ -12,8 +12,7 @@
 enum {
     CONSUMERS = 2,
     THREADS = 128 * (CONSUMERS + 1),
-    FEW = 64,     /* tokens at most: a kernel of their own, and runs split by one rule */
-    MEDIUM = 256, /* and by another */
+    FEW = 64, /* tokens at most: a kernel of their own */
     MAX_SPLITS = 16,
 };
 
@@ -27,19 +26,22 @@ struct args {
     const float *tok_scales, *scale_parts;
     int n, n_tok, tok_stride, n_groups, n_runs;
     int row_tiles, tok_tiles;
-    int splits;
-    float *partials; /* [tile][split][BN/2][256] */
-    int *arrived;    /* [tile] */
+    int splits;      /* of a tile's runs, where they are split */
+    int whole_pairs; /* many tokens: the first pairs of tiles, whose runs are not */
+    float *partials; /* [slot][BN/2][256] */
+    int *arrived;    /* a word for each tile that is split */
     void *y;
     const void *add;
     const float *bias;
     size_t y_stride;
 };
 
-/* A tile of rows by tokens, and the runs to sum there. */
+/* A tile of rows by tokens, and the runs to sum there; which split of the tile's they are, where it leaves its sums
+ * (the others before and after it), and the tile's word. */
 struct item {
-    int row_tile, tok0, split;
+    int row_tile, tok0;
     int run0, run1;
+    int split, n_splits, slot, word;
 };
 
 /* Where a run of a tile starts. */
@@ -155,37 +157,49 @@ static __device__ __forceinline__ void put_tile(const struct args &a, const stru
         put_plain<BN, T>(a, it, row0, y);
 }
 
-/* Leaves a split's sums of a tile in the workspace. True for the last split to come, which then has all of them added
- * up in order. */
-template <int BN> static __device__ bool gather_splits(const struct args &a, int tile, int split, float (&y)[BN / 2])
+/* Leaves a split's sums of a tile in the workspace. */
+template <int BN> static __device__ __forceinline__ void leave_sums(const struct args &a, int slot, float (&y)[BN / 2])
+{
+    float *to = a.partials + (size_t)slot * (BN / 2) * 256 + threadIdx.x - 128;
+#pragma unroll
+    for (int e = 0; e < BN / 2; e++)
+        __stcg(to + e * 256, y[e]);
+}
+
+/* After leave_sums, perhaps a while. True for the last split to come, which then has all of them added up in order. */
+template <int BN>
+static __device__ __forceinline__ bool add_splits(const struct args &a, const struct item &it, float (&y)[BN / 2])
 {
     __shared__ int last;
     int t = threadIdx.x - 128;
-    float *mine = a.partials + ((size_t)tile * a.splits + split) * (BN / 2) * 256 + t;
-#pragma unroll
-    for (int e = 0; e < BN / 2; e++)
-        __stcg(mine + e * 256, y[e]);
     asm volatile("bar.sync 3, 256;" ::: "memory");
     if (t == 0)
-        last = add_acq_rel(&a.arrived[tile], 1) == a.splits - 1;
+        last = add_acq_rel(&a.arrived[it.word], 1) == it.n_splits - 1;
     asm volatile("bar.sync 3, 256;" ::: "memory");
     if (!last)
         return false;
-    const float *from = a.partials + (size_t)tile * a.splits * (BN / 2) * 256 + t;
+    const float *from = a.partials + (size_t)(it.slot - it.split) * (BN / 2) * 256 + t;
 #pragma unroll
     for (int e = 0; e < BN / 2; e++)
         y[e] = __ldcg(from + e * 256);
-    for (int i = 1; i < a.splits; i++) {
+    for (int i = 1; i < it.n_splits; i++) {
         from += (BN / 2) * 256;
 #pragma unroll
         for (int e = 0; e < BN / 2; e++)
             y[e] += __ldcg(from + e * 256);
     }
     if (t == 0)
-        a.arrived[tile] = 0; /* as the next job wants it */
+        a.arrived[it.word] = 0; /* as the next job wants it */
     return true;
 }
 
+/* Few tokens: among how many blocks a tile's runs are split. Many: of how many pairs of tiles, the first, runs are not
+ * split, and in how many equal parts those of the others are. */
+struct atom_cuda_cut {
+    int whole_pairs, splits;
+};
+int atom_cuda_sm90_few_splits(const struct atom_cuda_weights *w);
+struct atom_cuda_cut atom_cuda_sm90_cut(const struct atom_cuda_weights *w, int n_tok);
 /* Arguments that do not depend on the kernel. */
 struct args atom_cuda_sm90_args(const struct atom_cuda_linear *j);
 /* `rows` tokens a box of one run, swizzled by 128. */

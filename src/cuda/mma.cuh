@@ -26,6 +26,16 @@ MMA_FN void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* The same with both words of b in one number: registers side by side, as the instruction takes them. */
+MMA_FN void mma(float (&c)[4], const uint32_t (&a)[4], uint64_t b)
+{
+    asm("{ .reg .b32 b0, b1; mov.b64 {b0, b1}, %8;"
+        " mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {b0, b1},"
+        " {%0, %1, %2, %3}; }"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 /* An 8x8 tile of halves: lane l gives row l/4, columns 2(l%4) and +1; it gets column l/4, rows 2(l%4) and +1. */
 MMA_FN uint32_t transpose(uint32_t x)
 {

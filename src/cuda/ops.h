@@ -94,10 +94,10 @@ struct atom_cuda_linear {
     void *workspace; /* of at least atom_cuda_linear_workspace bytes, zeroed once when it was made */
 };
 
-/* How many parts the runs are cut in for that many tokens, part i from run n_runs*i/parts on: each is a chain of its
- * own, and y their sum in order. Depends on the weights, and on whether there are up to 64, up to 256 or more tokens.
- */
-int atom_cuda_linear_splits(const struct atom_cuda_weights *w, int n_tok);
+/* Whether the runs of a row are cut in front of `run`, 1 or more, for that many tokens: what lies between two cuts is a
+ * chain of its own, and y their sum in order. Depends on the weights, the row, and on whether there are up to 64, 128,
+ * 256, 512, 1024 or more tokens. */
+bool atom_cuda_linear_is_cut(const struct atom_cuda_weights *w, int n_tok, int row, int run);
 size_t atom_cuda_linear_workspace(const struct atom_cuda_weights *w, int max_tok);
 enum atom_status atom_cuda_linear_run(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);
 

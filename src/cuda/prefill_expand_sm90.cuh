@@ -198,9 +198,7 @@ static __device__ void send_task(const struct args &a, struct shared &b, const s
         to.group = f.task.group;
         to.place = f.task.place;
     }
-    __syncwarp();
-    if (lane == 0)
-        arrive_at(&b.task_full[t.stage]);
+    arrive_at(&b.task_full[t.stage]); /* each for what it wrote */
     next(t);
     if (f.task.end)
         bring_pages(a.a, b, f.task, f.page, n_pages, pages);

@@ -22,10 +22,11 @@ PTX_FN void barrier_arrive_expect(uint64_t *b, uint32_t n_bytes)
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_address(b)), "r"(n_bytes)
                  : "memory");
 }
-PTX_FN void barrier_arrive(uint64_t *b)
+PTX_FN void barrier_arrive(uint32_t at)
 {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_address(b)) : "memory");
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
 }
+PTX_FN void barrier_arrive(uint64_t *b) { barrier_arrive(smem_address(b)); }
 /* At the same barrier of CTA `rank` of the cluster, if there is one; no branch, which would cut what the compiler knows
  * of a wgmma in flight. */
 PTX_FN void barrier_arrive_remote(uint64_t *b, uint32_t rank, uint32_t n_ranks)
@@ -36,15 +37,60 @@ PTX_FN void barrier_arrive_remote(uint64_t *b, uint32_t rank, uint32_t n_ranks)
                  "r"(rank), "r"(n_ranks)
                  : "memory");
 }
-PTX_FN void barrier_wait(uint64_t *b, uint32_t parity)
+/* An address in shared memory as it is in CTA `rank` of the cluster. */
+PTX_FN uint32_t cluster_address(uint32_t at, uint32_t rank)
+{
+    uint32_t there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(at), "r"(rank));
+    return there;
+}
+/* At a barrier of the cluster, of the lanes that want to; again no branch. */
+PTX_FN void barrier_arrive_cluster(uint32_t at, bool want)
+{
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %1, 0;"
+                 " @p mbarrier.arrive.shared::cluster.b64 _, [%0]; }" ::"r"(at),
+                 "r"((uint32_t)want)
+                 : "memory");
+}
+PTX_FN void barrier_wait(uint32_t at, uint32_t parity)
 {
     asm volatile("{ .reg .pred p;\n"
                  "again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
                  "@p bra done;\n"
                  "bra again;\n"
-                 "done: }" ::"r"(smem_address(b)),
+                 "done: }" ::"r"(at),
                  "r"(parity)
                  : "memory");
+}
+PTX_FN void barrier_wait(uint64_t *b, uint32_t parity) { barrier_wait(smem_address(b), parity); }
+
+/* ---- plain loads, in the order in which they stand among the other asm ---- */
+
+PTX_FN uint4 load_16(uint32_t at)
+{
+    uint4 x;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(at)
+                 : "memory");
+    return x;
+}
+/* The bits of the float32 that an F16 is. */
+PTX_FN uint32_t load_half_as_float(uint32_t at)
+{
+    uint32_t x;
+    asm volatile("{ .reg .b16 h; .reg .f32 f; ld.shared.b16 h, [%1]; cvt.f32.f16 f, h; mov.b32 %0, f; }"
+                 : "=r"(x)
+                 : "r"(at)
+                 : "memory");
+    return x;
+}
+/* A zero that has a register. */
+PTX_FN uint32_t opaque_zero()
+{
+    uint32_t x;
+    asm volatile("mov.u32 %0, 0;" : "=r"(x));
+    return x;
 }
 
 /* ---- copies into shared memory, completing on a barrier ---- */

@@ -12,8 +12,8 @@ struct ring {
     uint32_t phase;
 };
 
-/* S::STAGES is how many there are. */
-template <class S> static __device__ __forceinline__ void next(struct ring &r)
+/* S::STAGES is how many there are; R has a stage and a phase. */
+template <class S, class R> static __device__ __forceinline__ void next(R &r)
 {
     if (++r.stage == S::STAGES) {
         r.stage = 0;
