@@ -98,19 +98,6 @@ def schemes(m, a):
                   *[stem(f) for f in a.items]], rows)
 
 
-def items(m, a):
-    """All items, the float model and the default scheme beside each other."""
-    lines = [m("items-" + name, "eval", "tasks", model, "--json", "-q", *a.items)
-             for name, model in (("float", a.model), ("w4a4kv4", scheme_dir(m, a, "w4a4kv4")))]
-    rows = []
-    for f, q in zip(*lines):
-        both = [percent(x[key]) for x in (f, q) for key in ("acc", "acc_norm")]
-        ppl = ["" if x["ppl"] is None else "%.1f" % x["ppl"] for x in (f, q)]
-        rows.append([f["task"], f["n"], *both[:2], ppl[0], *both[2:], ppl[1], percent(f["acc_stderr"])])
-    return table(["items", "n", "float: acc %", "acc_norm %", "ppl", "`w4a4kv4`: acc %", "acc_norm %", "ppl", "standard error"],
-                 rows)
-
-
 def divergence(m, a):
     """How the default scheme's distance from float is spread."""
     r = m("divergence", "eval", "kld", a.model, scheme_dir(m, a, "w4a4kv4"), a.text, "--window", WINDOW, "--max-windows",
@@ -121,7 +108,7 @@ def divergence(m, a):
     return table(["of %d tokens" % r["tokens"], "KL (float \\|\\| `w4a4kv4`)", "change of log p"], rows)
 
 
-TABLES = {"whole": whole_text, "schemes": schemes, "items": items, "divergence": divergence}
+TABLES = {"whole": whole_text, "schemes": schemes, "divergence": divergence}
 
 
 def main():
