@@ -92,6 +92,8 @@ static int run(const struct cli_command *cmd, struct ablation *a, const char *mo
     struct atom_error err = {0};
     if (!a->opt.calib)
         return cli_usage(cmd, "--calib FILE is missing");
+    if (cli_same_file(a->plot, text) || cli_same_file(a->plot, a->opt.calib))
+        return cli_usage(cmd, "--plot %s would overwrite a text", a->plot);
     if (a->keep && a->work)
         return cli_usage(cmd, "--keep and --work exclude each other");
     if (a->only && !(a->opt.rungs = rungs_of(cmd, a->only)))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* atom inspect DIR */
 #include "commands.h"
+#include "files.h"
 #include "options.h"
 #include "progress.h"
 
@@ -242,6 +243,8 @@ static int draw(const struct cli_command *cmd, struct request *r)
         return cli_usage(cmd, "--calib, --samples and --window are for --plot FILE, which is missing");
     if (r->json || r->tensors)
         return cli_usage(cmd, "--plot draws: it goes with neither --json nor --tensors");
+    if (cli_same_file(r->out, r->plot.calib))
+        return cli_usage(cmd, "--plot %s would overwrite the text", r->out);
     cli_progress_init(&bar, r->quiet);
     cli_catch_interrupts();
     r->plot.progress = cli_progress_show;

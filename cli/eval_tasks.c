@@ -203,10 +203,15 @@ static enum atom_status execute(struct task_run *run, struct asked *asked, const
     return st;
 }
 
-static int check(const struct cli_command *cmd, const struct task_run *run, const struct asked *a, int n)
+static int check(const struct cli_command *cmd, const struct task_run *run, const struct asked *a, const char **args,
+                 int n)
 {
     if (a->resume && !a->log)
         return cli_usage(cmd, "--resume goes on with a --log FILE");
+    const char *const others[] = {a->labels, a->examples.name, a->examples.labels};
+    for (int i = 1; i < n + 3; i++)
+        if (cli_same_file(a->log, i < n ? args[i] : others[i - n]))
+            return cli_usage(cmd, "--log %s would overwrite what is read", a->log);
     if (a->labels && n > 2)
         return cli_usage(cmd, "--labels are those of one file");
     if (a->examples.name && !run->opt.n_examples)
@@ -261,7 +266,7 @@ int eval_tasks(int argc, char **argv)
     const char **args = calloc((size_t)argc + 1, sizeof *args);
     struct atom_error err = {0};
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
-    rc = rc == CLI_GO_ON ? check(&cmd, &run, &asked, n) : rc;
+    rc = rc == CLI_GO_ON ? check(&cmd, &run, &asked, args, n) : rc;
     if (rc == CLI_GO_ON) {
         cli_progress_init(&run.bar, quiet);
         cli_catch_interrupts();

@@ -59,6 +59,12 @@ enum atom_status cli_make_folder(const char *keep, char *path, size_t room, stru
 
 bool cli_exists(const char *path) { return access(path, F_OK) == 0; }
 
+bool cli_same_file(const char *a, const char *b)
+{
+    struct stat sa, sb;
+    return a && b && !stat(a, &sa) && !stat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
     (void)st;

@@ -10,6 +10,8 @@ enum atom_status cli_read_file(const char *path, char **data, size_t *n_bytes, s
 /* A folder to work in: `keep`, made if it is not there, or, where that is NULL, a new one under TMPDIR or /tmp. */
 enum atom_status cli_make_folder(const char *keep, char *path, size_t room, struct atom_error *err);
 bool cli_exists(const char *path);
+/* Whether both names lead to one file that is there; false where one is NULL. */
+bool cli_same_file(const char *a, const char *b);
 /* A folder with all that is in it; links are not followed. One that is not there is fine. */
 enum atom_status cli_remove_tree(const char *path, struct atom_error *err);
 

@@ -19,6 +19,8 @@ void cli_catch_interrupts(void)
 {
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_interrupt);
+    if (signal(SIGHUP, on_interrupt) == SIG_IGN) /* nohup */
+        signal(SIGHUP, SIG_IGN);
 }
 
 bool cli_interrupted(void) { return interrupted != 0; }

@@ -257,4 +257,11 @@ def a_model_that_cannot_be_rotated():
     atom("ablate", model, text(), "--calib", text(), "-q", *SMALL).expect(1, "rung 'rotate-qk'", "head size", "28")
 
 
+@test
+def plots_spare_texts():
+    file = write("spare.txt", read(text()))
+    atom("ablate", TINY, file, "--calib", text(), "--plot", file).expect(2, "would overwrite")
+    assert read(file) == read(text())
+
+
 main()

@@ -138,4 +138,11 @@ def without_gnuplot():
     assert not os.path.exists(path("never.svg"))
 
 
+@test
+def a_plot_spares_its_text():
+    file = write("spare.txt", read(text()))
+    atom("inspect", TINY, "--plot", file, "--calib", file).expect(2, "would overwrite")
+    assert read(file) == read(text())
+
+
 main()

@@ -337,4 +337,14 @@ def references_of_a_float_model():
             assert len(a) == len(b) and max(abs(x - y) for x, y in zip(a, b)) <= 2e-3, (task, a, b)
 
 
+@test
+def logs_spare_what_is_read():
+    file = write("spare.jsonl", json.dumps(CHOICES[0]) + "\n")
+    more = write("more.jsonl", json.dumps(CHOICES[0]) + "\n")
+    for log, rest in ((file, ()), (more, ("-k", 1, "--examples", more))):
+        before = read(log)
+        atom("eval", "tasks", TINY, "-q", "--log", log, *rest, file).expect(2, "would overwrite")
+        assert read(log) == before
+
+
 main()

@@ -4,18 +4,19 @@
 
 usage: accuracy.py MODEL CALIBRATION_TEXT TEXT ITEMS_DIR WORK_DIR [--schemes NAMES] [--whole NAMES] [--only TABLE] [--write PAGE]
 
-Runs the program (ATOM, default build/atom) and keeps each command's JSON lines in WORK_DIR: what is there is not run again,
-so that a stopped run goes on. Prints the tables, or writes them between the marks of a page. ITEMS_DIR holds *.jsonl as
+Runs the program (ATOM, default build/atom) and keeps each command's JSON lines in a folder of WORK_DIR that is named after what program,
+model, texts and items hold: what is there is not run again, so that a stopped run goes on. Prints the tables, or writes them between the marks of a page. ITEMS_DIR holds *.jsonl as
 `atom eval tasks` takes them. --schemes names those of the table with all that `atom eval --schemes` measures, --whole those whose
 perplexity is measured on all of TEXT."""
 import argparse
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
 
-ATOM = os.environ.get("ATOM", "build/atom")
+ATOM = os.environ.get("ATOM", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "build", "atom"))
 SCHEMES = "w8a8,w8a8-smooth,w4a16-rtn,w4a16-gptq,w4a16-awq,w4a8kv4,w4a4kv4,kv8,kv4,kv3"
 WHOLE = "w8a8-smooth,w4a16-gptq,w4a16-awq,w4a8kv4,w4a4kv4"
 SAMPLES, WINDOW = 64, 1024
@@ -32,20 +33,68 @@ class Measure:
         """The command's JSON lines, from an earlier run if the same one finished."""
         file = os.path.join(self.work, name + ".jsonl")
         command = [str(a) for a in args]
-        if os.path.exists(file):
+        if os.path.exists(file):  # written whole or not at all
             with open(file) as f:
                 head, *lines = [json.loads(line) for line in f]
             if head == command:
                 return lines
-        print("atom", *command, file=sys.stderr, flush=True)
-        run = subprocess.run([ATOM, *command], stdout=subprocess.PIPE, text=True)
-        if run.returncode:
-            sys.exit("accuracy.py: that command failed")
-        lines = [json.loads(line) for line in run.stdout.splitlines()]
+        lines = self.run(command)
         with open(file + ".partial", "w") as f:
             f.write("".join(json.dumps(x) + "\n" for x in [command, *lines]))
         os.replace(file + ".partial", file)
         return lines
+
+    def run(self, command):
+        print("atom", *command, file=sys.stderr, flush=True)
+        run = subprocess.run([ATOM, *command], stdout=subprocess.PIPE, text=True)
+        if run.returncode:
+            sys.exit("accuracy.py: that command failed")
+        return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def content_key(a):
+    """Of everything that a number depends on."""
+    key = hashlib.sha256()
+    files = [ATOM, a.calib, a.text, *a.items, *sorted(os.path.join(a.model, f) for f in os.listdir(a.model))]
+    for file in filter(os.path.isfile, files):
+        with open(file, "rb") as f:
+            key.update(b"%s %d\n" % (os.path.basename(file).encode(), os.path.getsize(file)))
+            for block in iter(lambda: f.read(1 << 20), b""):
+                key.update(block)
+    return key.hexdigest()[:16]
+
+
+def write_table(page, name, text):
+    with open(page) as f:
+        whole = f.read()
+    with open(page + ".partial", "w") as f:
+        f.write(place(name).sub(lambda x: x[1] + "\n" + text + "\n\n" + x[3], whole))
+    os.replace(page + ".partial", page)
+
+
+def place(name):
+    return re.compile(r"(<!-- %s -->\n)(.*?)(<!-- end -->)" % name, re.S)
+
+
+def check(a):
+    """What would fail after hours fails at once."""
+    for file in (ATOM, a.calib, a.text, os.path.join(a.model, "config.json")):
+        if not os.path.isfile(file):
+            sys.exit("accuracy.py: %s is not there%s" % (file, ": run make, or set ATOM" if file == ATOM else ""))
+    folder, a.items = a.items, []
+    if os.path.isdir(folder):
+        a.items = sorted(os.path.join(folder, f) for f in os.listdir(folder) if f.endswith(".jsonl"))
+    if not a.items:
+        sys.exit("accuracy.py: %s holds no *.jsonl" % folder)
+    if a.write:
+        try:
+            with open(a.write) as f:
+                page = f.read()
+        except OSError as e:
+            sys.exit("accuracy.py: %s: %s" % (a.write, e.strerror))
+        for name in a.only or TABLES:
+            if not place(name).search(page):
+                sys.exit("accuracy.py: %s has no place for the table %s" % (a.write, name))
 
 
 def table(head, rows):
@@ -77,8 +126,8 @@ def scheme_dir(m, a, name):
     out = os.path.join(m.work, "schemes", name)
     if not os.path.exists(out):
         os.makedirs(os.path.dirname(out), exist_ok=True)
-        m("quantize-" + name, "quantize", a.model, "-o", out, "--calib", a.calib, "--samples", SAMPLES, "--window", WINDOW,
-          "--scheme", name, "-q", "--resume")
+        m.run(["quantize", a.model, "-o", out, "--calib", a.calib, "--samples", str(SAMPLES), "--window", str(WINDOW),
+               "--scheme", name, "-q", "--resume"])
     return out
 
 
@@ -113,27 +162,24 @@ TABLES = {"whole": whole_text, "schemes": schemes, "divergence": divergence}
 
 def main():
     p = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1].removeprefix("usage: "), description=__doc__.split("\n\n")[2])
-    for name in ("model", "calib", "text", "items", "work"):
-        p.add_argument(name)
-    p.add_argument("--schemes", default=SCHEMES)
-    p.add_argument("--whole", default=WHOLE)
-    p.add_argument("--only", choices=TABLES, action="append", help="these tables alone")
-    p.add_argument("--write", metavar="PAGE")
+    p.add_argument("model", help="float model, a Hugging Face directory")
+    p.add_argument("calib", help="text to calibrate on")
+    p.add_argument("text", help="text to score")
+    p.add_argument("items", help="folder of *.jsonl")
+    p.add_argument("work", help="folder for checkpoints and results")
+    p.add_argument("--schemes", default=SCHEMES, metavar="NAMES", help="of the table with everything (%(default)s)")
+    p.add_argument("--whole", default=WHOLE, metavar="NAMES", help="of the table of the whole text (%(default)s)")
+    p.add_argument("--only", choices=TABLES, action="append", help="this table alone; may be given again")
+    p.add_argument("--write", metavar="PAGE", help="put tables between the marks of this page instead of printing them")
     a = p.parse_args()
-    a.items = sorted(os.path.join(a.items, f) for f in os.listdir(a.items) if f.endswith(".jsonl"))
-    measure = Measure(a.work)
+    check(a)
+    measure = Measure(os.path.join(a.work, content_key(a)))
     for name in a.only or TABLES:
         text = TABLES[name](measure, a)
-        if not a.write:
+        if a.write:
+            write_table(a.write, name, text)
+        else:
             print(text, end="\n\n", flush=True)
-            continue
-        with open(a.write) as f:
-            page = f.read()
-        between = re.compile(r"(<!-- %s -->\n)(.*?)(<!-- end -->)" % name, re.S)
-        if not between.search(page):
-            sys.exit("accuracy.py: %s has no place for the table %s" % (a.write, name))
-        with open(a.write, "w") as f:
-            f.write(between.sub(lambda x: x[1] + "\n" + text + "\n\n" + x[3], page))
 
 
 main()
