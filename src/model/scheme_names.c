@@ -123,7 +123,8 @@ enum atom_status atom_scheme_named(const char *name, struct atom_scheme *out, st
             *out = s->scheme;
             return ATOM_OK;
         }
-        int more = snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", s->name);
+        int more = snprintf(names + n, sizeof names - n, "%s%s%s%s", i ? ", " : "", s->name, s->also ? " or " : "",
+                            s->also ? s->also : "");
         n += n + (size_t)more < sizeof names ? (size_t)more : 0;
     }
     return atom_fail(err, ATOM_ERR_INVALID, "there is no scheme '%.64s'; there are %s", name, names);
