@@ -312,9 +312,10 @@ static void test_scheme_names(void **state)
             assert_true(strcmp(list[i].name, list[j].name) && !same_scheme(&list[i].scheme, &list[j].scheme));
     }
     assert_fails(atom_scheme_named("", &s, &err), &err, ATOM_ERR_INVALID, "w4a16");
-    for (int i = 0; i < n; i++) /* all of them are named */
+    for (int i = 0; i < n; i++) { /* all of them are named, by both names */
         assert_non_null(strstr(err.message, list[i].name));
-    assert_non_null(strstr(err.message, list[i].also ? list[i].also : list[i].name));
+        assert_non_null(strstr(err.message, list[i].also ? list[i].also : list[i].name));
+    }
 }
 
 /* ---- files --------------------------------------------------------------------------------------------------------
