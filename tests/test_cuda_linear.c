@@ -368,6 +368,23 @@ static void check_large(void)
     }
 }
 
+/* What a H100 cuts in halves between two blocks: all tiles of 64 tokens, some after whole ones, rows that leave one by
+ * one; again and again, as types, bias, addend and SiLU are drawn. */
+static void check_halved(void)
+{
+    seed = 34;
+    static const struct {
+        int k, outliers, n, n_tok;
+    } sizes[] = {{2048, 128, 4096, 100}, {2048, 0, 4090, 128}, {4096, 128, 2600, 90}, {2048, 128, 17408, 70}};
+    for (int i = 0; i < 8; i++) {
+        struct problem p;
+        make_problem(&p, sizes[i % 4].k, sizes[i % 4].outliers, sizes[i % 4].n, sizes[i % 4].n_tok);
+        p.cold = true;
+        check_problem(&p);
+        drop_problem(&p);
+    }
+}
+
 /* On all forms that this device runs. */
 static void check_forms(void (*check)(void))
 {
@@ -393,6 +410,13 @@ static void large_linears(void **state)
     (void)state;
     need_device();
     check_forms(check_large);
+}
+
+static void halved_linears(void **state)
+{
+    (void)state;
+    need_device();
+    check_halved();
 }
 
 /* A good job of five tokens, and the same with one thing wrong. */
@@ -561,10 +585,10 @@ static void bad_weights_are_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(linears_are_the_formula), cmocka_unit_test(large_linears),
-                                       cmocka_unit_test(bad_jobs_are_refused),
-                                       cmocka_unit_test(unknown_bits_are_refused),
-                                       cmocka_unit_test(bad_weights_are_refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linears_are_the_formula),  cmocka_unit_test(large_linears),
+        cmocka_unit_test(halved_linears),           cmocka_unit_test(bad_jobs_are_refused),
+        cmocka_unit_test(unknown_bits_are_refused), cmocka_unit_test(bad_weights_are_refused)};
     int rc = cmocka_run_group_tests_name("cuda linear", tests, NULL, NULL);
     atom_cuda_close();
     return rc;

@@ -38,14 +38,25 @@ template <int BN> static __device__ __forceinline__ uint8_t *stage_of(const stru
 static __device__ __forceinline__ uint64_t *barrier_at(uint8_t *p) { return reinterpret_cast<uint64_t *>(p); }
 
 /* The blocks of a cluster take work items in turn: tokens fastest, so that what runs at once shares weights. Those of
- * tiles that are split come last, a tile's splits beside each other. */
-template <int BN> static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
+ * tiles that are split come last, a tile's splits beside each other; or, HALVED, both blocks take half of the runs of
+ * one tile. */
+template <int BN, bool HALVED>
+static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
 {
     enum { CLUSTER = many_shape<BN>::CLUSTER };
     int tok_tiles = a.tok_tiles, splits = a.splits, whole = a.whole_pairs * tok_tiles, pair = 0;
     it.split = 0;
     it.n_splits = 1;
-    if (i >= whole) {
+    if (HALVED && i >= whole) {
+        i -= whole;
+        it.n_splits = 2;
+        it.row_tile = a.whole_pairs * CLUSTER + i / tok_tiles;
+        it.tok0 = i % tok_tiles * BN;
+        it.run0 = cluster_rank() ? a.n_runs / 2 : 0;
+        it.run1 = it.run0 + a.n_runs / 2;
+        return it.row_tile < a.row_tiles;
+    }
+    if (!HALVED && i >= whole) {
         i -= whole;
         it.n_splits = splits;
         it.split = i % splits;
@@ -96,11 +107,12 @@ static __device__ __forceinline__ uint32_t part_bytes_of(const struct args &a, c
     return (uint32_t)min(a.tok_stride - it.tok0, tokens) * 16;
 }
 
-template <int BN> static __device__ __forceinline__ void bring_weights_ahead(const struct args &a, struct feed r)
+template <int BN, bool HALVED>
+static __device__ __forceinline__ void bring_weights_ahead(const struct args &a, struct feed r)
 {
     using S = many_shape<BN>;
     struct item it;
-    int n = item_at<BN>(a, blockIdx.x / S::CLUSTER, it) ? runs_ahead<BN>(it) : 0;
+    int n = item_at<BN, HALVED>(a, blockIdx.x / S::CLUSTER, it) ? runs_ahead<BN>(it) : 0;
     for (int i = 0; i < n; i++, next<S>(r)) {
         uint8_t *to = stage_of<BN>(r);
         uint64_t *full = barrier_at(to + S::FULL_AT);
@@ -126,13 +138,13 @@ static __device__ __forceinline__ int bring_scales_ahead(const struct args &a, c
     return n;
 }
 
-template <int BN> static __device__ __forceinline__ void produce_rows(const struct args &a, struct feed r)
+template <int BN, bool HALVED> static __device__ __forceinline__ void produce_rows(const struct args &a, struct feed r)
 {
     using S = many_shape<BN>;
     struct item it;
     early_wait();
-    int ahead = item_at<BN>(a, blockIdx.x / S::CLUSTER, it) ? bring_scales_ahead<BN>(a, it, r) : 0;
-    for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
+    int ahead = item_at<BN, HALVED>(a, blockIdx.x / S::CLUSTER, it) ? bring_scales_ahead<BN>(a, it, r) : 0;
+    for (int i = blockIdx.x / S::CLUSTER; item_at<BN, HALVED>(a, i, it); i += gridDim.x / S::CLUSTER) {
         int run0 = it.run0 + ahead;
         const uint8_t *w = a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, run0);
         int nibbles = max(0, min(it.run1, a.n_groups) - run0), scale = min(run0, a.n_groups);
@@ -144,7 +156,23 @@ template <int BN> static __device__ __forceinline__ void produce_rows(const stru
     }
 }
 
+/* All tokens of runs that the other block does not take. */
 template <int BN>
+static __device__ __forceinline__ void bring_own_tokens(const CUtensorMap *map, int x, int tok0, int runs,
+                                                        struct feed &r)
+{
+    using S = many_shape<BN>;
+    enum { SHARE = BN / S::CLUSTER };
+    for (; runs > 0; runs--, next<S>(r), x += ATOM_CUDA_RUN) {
+        uint8_t *to = stage_of<BN>(r);
+        barrier_wait(barrier_at(to + S::EMPTY_AT), r.phase ^ 1);
+#pragma unroll
+        for (int i = 0; i < S::CLUSTER; i++)
+            tensor_copy(to + i * SHARE * ATOM_CUDA_RUN, map, x, tok0 + i * SHARE, barrier_at(to + S::FULL_AT));
+    }
+}
+
+template <int BN, bool HALVED>
 static __device__ __forceinline__ void produce_tokens(const struct args &a, const CUtensorMap *map, struct feed r)
 {
     using S = many_shape<BN>;
@@ -152,9 +180,13 @@ static __device__ __forceinline__ void produce_tokens(const struct args &a, cons
     struct item it;
     int first = (int)cluster_rank() * SHARE;
     early_wait();
-    for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
-        int x = it.run0 * ATOM_CUDA_RUN, y = it.tok0 + first;
-        for (int runs = it.run1 - it.run0; runs > 0; runs--, next<S>(r), x += ATOM_CUDA_RUN) {
+    for (int i = blockIdx.x / S::CLUSTER; item_at<BN, HALVED>(a, i, it); i += gridDim.x / S::CLUSTER) {
+        int x = it.run0 * ATOM_CUDA_RUN, y = it.tok0 + first, runs = it.run1 - it.run0;
+        if (HALVED && it.n_splits > 1) {
+            bring_own_tokens<BN>(map, x, it.tok0, runs, r);
+            continue;
+        }
+        for (; runs > 0; runs--, next<S>(r), x += ATOM_CUDA_RUN) {
             uint8_t *to = stage_of<BN>(r);
             barrier_wait(barrier_at(to + S::EMPTY_AT), r.phase ^ 1);
             tensor_copy(to + first * ATOM_CUDA_RUN, map, x, y, barrier_at(to + S::FULL_AT), (1 << S::CLUSTER) - 1);
@@ -184,15 +216,18 @@ template <bool SILU> static __device__ __forceinline__ uint32_t out_place(const 
 
 static __device__ __forceinline__ bool speaks() { return threadIdx.x % 128 == 0; } /* for its warpgroup */
 
-template <int BN>
+/* BOX: of how many tokens a tensor copy is. */
+template <int BN, int BOX>
 static __device__ __forceinline__ void bring_addend(const struct args &a, const struct maps &m, const struct item &it,
                                                     int row0, struct out &o)
 {
     if (!a.add || !speaks())
         return;
     tensor_store_wait_read();
-    barrier_arrive_expect(o.added, many_shape<BN>::OUT_BYTES);
-    tensor_copy(o.tile, &m.add, row0, it.tok0, o.added);
+    barrier_arrive_expect(o.added, BN * 128);
+#pragma unroll
+    for (int t = 0; t < BN; t += BOX)
+        tensor_copy(o.tile + t * 128, &m.add, row0, it.tok0 + t, o.added);
 }
 
 template <class T> static __device__ __forceinline__ void add_pair(uint32_t two, float &a, float &b)
@@ -244,7 +279,67 @@ static __device__ __forceinline__ void tile_out_silu(const struct args &a, int r
     }
 }
 
-template <int BN, class T, bool SILU, bool DIRECT>
+/* Halves of a tile's sums meet where its results are staged: block r of the cluster keeps those of half r of the
+ * tokens, to which each of its warpgroups adds what the other block's sends, [BN/4][128]. `room` says that the other
+ * block has room for them, `come` that they are here. All threads do the same, and nothing of this is in registers
+ * while a tile is computed: branches and registers would be paid for in the loop. */
+struct exchange {
+    uint64_t room[CONSUMERS], come[CONSUMERS];
+};
+
+static __device__ __forceinline__ struct exchange *exchange()
+{
+    static __shared__ struct exchange x;
+    return &x;
+}
+
+static __device__ __forceinline__ void exchange_init()
+{
+    for (int i = 0; i < CONSUMERS; i++) {
+        barrier_init(&exchange()->room[i], 1);
+        barrier_init(&exchange()->come[i], 128);
+    }
+}
+
+static __device__ __forceinline__ uint32_t there(const void *shared)
+{
+    return cluster_address(smem_address(shared), cluster_rank() ^ 1);
+}
+
+/* A warpgroup tells the other block's when its results have left. */
+static __device__ __forceinline__ void make_room()
+{
+    if (speaks()) {
+        tensor_store_wait_read();
+        barrier_arrive_release_cluster(there(&exchange()->room[threadIdx.x / 128 - 1]));
+    }
+}
+
+/* The parity of the exchanges before item i. */
+template <int BN> static __device__ __forceinline__ uint32_t exchange_phase(const struct args &a, int i)
+{
+    return (uint32_t)(i - a.whole_pairs * a.tok_tiles) / (gridDim.x / many_shape<BN>::CLUSTER) & 1;
+}
+
+/* `kept` becomes the whole sums of this block's half of the tokens. */
+template <int BN>
+static __device__ __forceinline__ void join_halves(const struct out &o, uint32_t phase, const float (&y)[BN / 2],
+                                                   float (&kept)[BN / 4])
+{
+    uint32_t group = threadIdx.x / 128 - 1, place = threadIdx.x % 128 * 4, to = there(o.tile) + place;
+    bool high = cluster_rank();
+    barrier_wait_cluster(&exchange()->room[group], phase);
+#pragma unroll
+    for (int e = 0; e < BN / 4; e++)
+        store_cluster(to + e * 512, high ? y[e] : y[e + BN / 4]);
+    barrier_arrive_release_cluster(there(&exchange()->come[group]));
+    barrier_wait_cluster(&exchange()->come[group], phase);
+#pragma unroll
+    for (int e = 0; e < BN / 4; e++)
+        kept[e] = (high ? y[e + BN / 4] : y[e]) + reinterpret_cast<const float *>(o.tile + place)[e * 128];
+}
+
+template <int BN, int BOX, class T, bool SILU, bool DIRECT>
 static __device__ __forceinline__ void write_out(const struct args &a, const struct maps &m, const struct item &it,
                                                  struct out &o, float (&y)[BN / 2])
 {
@@ -263,49 +358,65 @@ static __device__ __forceinline__ void write_out(const struct args &a, const str
             tile_out<BN, T>(a, row0, o, y);
         shared_to_tensor_cores();
         warpgroup_sync(1 + group);
-        if (speaks())
-            tensor_store(&m.y, SILU ? row0 / 2 : row0, it.tok0, o.tile);
+        if (speaks()) {
+#pragma unroll
+            for (int t = 0; t < BN; t += BOX)
+                tensor_store(&m.y, SILU ? row0 / 2 : row0, it.tok0 + t, o.tile + t * (SILU ? 64 : 128));
+        }
     }
 }
 
 /* DIRECT: results go to memory one by one, for types of four bytes and rows whose length the tensor copy cannot have.
  */
-template <int BN, class T, bool SILU, bool DIRECT>
+template <int BN, class T, bool SILU, bool DIRECT, bool HALVED>
 static __device__ void multiply(const struct args &a, const struct maps &m, uint8_t *stages, struct out o)
 {
     using S = many_shape<BN>;
+    enum { BOX = HALVED ? BN / 2 : BN };
     int group = threadIdx.x / 128 - 1;
     struct place<BN> p = place_first<BN>(stages);
     struct item it;
     early_wait();
-    for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
+    for (int i = blockIdx.x / S::CLUSTER; item_at<BN, HALVED>(a, i, it); i += gridDim.x / S::CLUSTER) {
         float y[BN / 2];
         int nibbles = max(0, min(it.run1, a.n_groups) - it.run0);
         if (!SILU && !DIRECT && it.n_splits == 1)
-            bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
+            bring_addend<BN, BOX>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
+        if (HALVED && it.n_splits > 1)
+            make_room();
         sum_tile<BN>(nibbles, it.run1 - it.run0 - nibbles, p, y);
         asm volatile("" : "+r"(i)); /* the item is found again: its registers were worth more */
-        item_at<BN>(a, i, it);
-        if (it.n_splits > 1)
+        item_at<BN, HALVED>(a, i, it);
+        if (HALVED && it.n_splits > 1) {
+            float kept[BN / 4];
+            join_halves<BN>(o, exchange_phase<BN>(a, i), y, kept);
+            it.tok0 += cluster_rank() ? BN / 2 : 0;
+            if (!SILU && !DIRECT && a.add) {
+                warpgroup_sync(1 + group);
+                bring_addend<BN / 2, BN / 2>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
+            }
+            write_out<BN / 2, BN / 2, T, SILU, DIRECT>(a, m, it, o, kept);
+        } else if (it.n_splits > 1) {
             leave_sums<BN>(a, it.slot, y);
-        else
-            write_out<BN, T, SILU, DIRECT>(a, m, it, o, y);
+        } else {
+            write_out<BN, BOX, T, SILU, DIRECT>(a, m, it, o, y);
+        }
     }
     early_next(); /* no sooner: blocks that wait for this kernel's end would have its multiprocessors */
-    if (a.splits > 1)
-        for (int i = blockIdx.x / S::CLUSTER; item_at<BN>(a, i, it); i += gridDim.x / S::CLUSTER) {
+    if (!HALVED && a.splits > 1)
+        for (int i = blockIdx.x / S::CLUSTER; item_at<BN, HALVED>(a, i, it); i += gridDim.x / S::CLUSTER) {
             float y[BN / 2];
             if (it.n_splits == 1 || !add_splits<BN>(a, it, y))
                 continue;
             if (!SILU && !DIRECT)
-                bring_addend<BN>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
-            write_out<BN, T, SILU, DIRECT>(a, m, it, o, y);
+                bring_addend<BN, BOX>(a, m, it, it.row_tile * TILE_ROWS + group * 64, o);
+            write_out<BN, BOX, T, SILU, DIRECT>(a, m, it, o, y);
         }
     if (speaks())
         tensor_store_wait_read();
 }
 
-template <int BN, class T, bool SILU, bool DIRECT>
+template <int BN, class T, bool SILU, bool DIRECT, bool HALVED>
 static __global__ void __launch_bounds__(THREADS, 1)
     linear(const __grid_constant__ struct maps m, const __grid_constant__ struct args a)
 {
@@ -317,6 +428,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         tensor_prefetch(&m.tokens);
         for (int i = 0; i < CONSUMERS; i++)
             barrier_init(&added[i], 1);
+        exchange_init();
         for (int i = 0; i < S::STAGES; i++) {
             uint8_t *stage = r.stages + (size_t)i * S::STAGE_BYTES;
             barrier_init(barrier_at(stage + S::FULL_AT), 1);
@@ -327,38 +439,39 @@ static __global__ void __launch_bounds__(THREADS, 1)
     cluster_sync();
     if (threadIdx.x < 128) {
         if (threadIdx.x == 0)
-            bring_weights_ahead<BN>(a, r);
+            bring_weights_ahead<BN, HALVED>(a, r);
         __syncwarp();
         registers_down<S::PRODUCER_REGISTERS>();
         if (threadIdx.x == 0)
-            produce_rows<BN>(a, r);
+            produce_rows<BN, HALVED>(a, r);
         if (threadIdx.x == 32)
-            produce_tokens<BN>(a, &m.tokens, r);
+            produce_tokens<BN, HALVED>(a, &m.tokens, r);
         __syncwarp();
         early_next();
     } else {
         registers_up<S::CONSUMER_REGISTERS>();
         int group = threadIdx.x / 128 - 1;
         struct out o = {r.stages + S::STAGES * S::STAGE_BYTES + group * S::OUT_BYTES, &added[group], 0};
-        multiply<BN, T, SILU, DIRECT>(a, m, r.stages, o);
+        multiply<BN, T, SILU, DIRECT, HALVED>(a, m, r.stages, o);
     }
     cluster_sync(); /* nobody leaves while the other may still write to its barriers */
 }
 
 /* ---- launch ------------------------------------------------------------------------------------------------------ */
 
-template <int BN, class T, bool SILU, bool DIRECT>
-static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_stream s, struct atom_error *err)
+template <int BN, class T, bool SILU, bool DIRECT, bool HALVED>
+static enum atom_status launch(const struct atom_cuda_linear *j, const struct atom_cuda_cut &cut, atom_cuda_stream s,
+                               struct atom_error *err)
 {
     using S = many_shape<BN>;
     struct maps m = {};
     enum atom_status st = atom_cuda_sm90_map(j->a, BN / S::CLUSTER, &m.tokens, err);
     if (!DIRECT) {
-        st = st ? st : atom_cuda_sm90_map_rows(j, j->y, BN, &m.y, err);
-        st = st || !j->add ? st : atom_cuda_sm90_map_rows(j, j->add, BN, &m.add, err);
+        st = st ? st : atom_cuda_sm90_map_rows(j, j->y, HALVED ? BN / 2 : BN, &m.y, err);
+        st = st || !j->add ? st : atom_cuda_sm90_map_rows(j, j->add, HALVED ? BN / 2 : BN, &m.add, err);
     }
     st = st ? st
-            : atom_cuda_status(cudaFuncSetAttribute(linear<BN, T, SILU, DIRECT>,
+            : atom_cuda_status(cudaFuncSetAttribute(linear<BN, T, SILU, DIRECT, HALVED>,
                                                     cudaFuncAttributeMaxDynamicSharedMemorySize, S::SMEM_BYTES),
                                "asking for shared memory", err);
     if (st)
@@ -366,15 +479,26 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     struct args a = atom_cuda_sm90_args(j);
     a.row_tiles = j->w->n_tiles;
     a.tok_tiles = (j->a->n_tok + BN - 1) / BN;
-    const struct atom_cuda_cut cut = atom_cuda_sm90_cut(j->w, j->a->n_tok);
     a.whole_pairs = cut.whole_pairs;
     a.splits = cut.splits;
     int pairs = a.row_tiles / S::CLUSTER, slots = atom_cuda_opened()->n_sm / S::CLUSTER,
-        items = (a.whole_pairs + (pairs - a.whole_pairs) * a.splits) * a.tok_tiles;
+        items = (a.whole_pairs + (pairs - a.whole_pairs) * (HALVED ? S::CLUSTER : a.splits)) * a.tok_tiles;
     const struct early_grid grid = {dim3((unsigned)((items < slots ? items : slots) * S::CLUSTER)), THREADS,
                                     S::SMEM_BYTES, S::CLUSTER};
-    launch_early(linear<BN, T, SILU, DIRECT>, grid, s, m, a);
+    launch_early(linear<BN, T, SILU, DIRECT, HALVED>, grid, s, m, a);
     return atom_cuda_launched("starting a linear", err);
+}
+
+template <int BN, class T, bool SILU, bool DIRECT>
+static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_stream s, struct atom_error *err)
+{
+    struct atom_cuda_cut cut = atom_cuda_sm90_cut(j->w, j->a->n_tok);
+    if constexpr (!DIRECT)
+        if (cut.halved)
+            return launch<BN, T, SILU, false, true>(j, cut, s, err);
+    if (cut.halved)
+        cut.splits = 2; /* the same sums; the other way took more registers than there are */
+    return launch<BN, T, SILU, DIRECT, false>(j, cut, s, err);
 }
 
 template <int BN, class T>

@@ -70,10 +70,12 @@ static int class_of(int n_tok)
 /* A tile of so many tokens, and what it takes, in hundredths of what a run takes one of 128: small ones wait for their
  * own results; adding up is memory traffic. Measured over the matrices of Llama models, 128 to 1024 tokens. */
 struct tile {
-    int tokens, run, add;
+    int tokens, run, add, exchange;
 };
-static const struct tile tiles[] = {{64, 67, 750}, {96, 84, 950}, {128, 100, 1250}};
+static const struct tile tiles[] = {{64, 67, 750, 200}, {96, 84, 950, 275}, {128, 100, 1250, 550}};
 enum { N_TILES = sizeof tiles / sizeof tiles[0], PUT = 50 /* to write a tile that is whole */ };
+
+static int splits_of(const struct atom_cuda_cut *c) { return c->halved ? 2 : c->splits; }
 
 static int items_of(int n, int slot, int slots) { return n > slot ? ceil_of(n - slot, slots) : 0; }
 
@@ -82,10 +84,11 @@ static int64_t time_of(const struct atom_cuda_weights *w, int n_tok, const struc
                        const struct atom_cuda_cut *c)
 {
     int slots = atom_cuda_opened()->n_sm / 2, runs = w->site.n_runs, tok_tiles = ceil_of(n_tok, t->tokens),
-        whole = c->whole_pairs * tok_tiles, all = whole + (w->n_tiles / 2 - c->whole_pairs) * tok_tiles * c->splits;
+        whole = c->whole_pairs * tok_tiles, parts = splits_of(c),
+        all = whole + (w->n_tiles / 2 - c->whole_pairs) * tok_tiles * parts;
     const int ends[] = {0, whole % slots, all % slots}; /* where the number of items changes */
     int64_t longest = 0, of_whole = (int64_t)runs * t->run + PUT,
-            of_split = (int64_t)ceil_of(runs, c->splits) * t->run + t->add;
+            of_split = (int64_t)ceil_of(runs, parts) * t->run + (c->halved ? t->exchange : t->add);
     for (int i = 0; i < 3; i++) {
         int n_whole = items_of(whole, ends[i], slots), n_split = items_of(all, ends[i], slots) - n_whole;
         int64_t time = n_whole * of_whole + n_split * of_split;
@@ -94,31 +97,39 @@ static int64_t time_of(const struct atom_cuda_weights *w, int n_tok, const struc
     return longest;
 }
 
-/* Every pair of blocks gets as many whole tiles as every other; the tiles that are left are split. */
+struct choice {
+    struct atom_cuda_cut cut;
+    int64_t time;
+};
+
+static void consider(const struct atom_cuda_weights *w, int n_tok, const struct tile *t, struct atom_cuda_cut c,
+                     struct choice *best)
+{
+    int64_t time = time_of(w, n_tok, t, &c);
+    time += splits_of(&c) > 1 ? time / 50 : 0; /* little to gain is not taken */
+    if (time < best->time)
+        *best = (struct choice){c, time};
+}
+
+/* Every pair of blocks gets as many whole tiles as every other; the tiles that are left are split, or halved. */
 struct atom_cuda_cut atom_cuda_sm90_cut(const struct atom_cuda_weights *w, int n_tok)
 {
-    enum { MOST = 4 };
-    int most = class_of(n_tok), pairs = w->n_tiles / 2, slots = atom_cuda_opened()->n_sm / 2;
-    int64_t least = INT64_MAX;
-    struct atom_cuda_cut best = {pairs, 1};
+    enum { MOST = 4, LEAST_HALF = 8 /* runs: no warpgroup of a block is further ahead of the other */ };
+    int most = class_of(n_tok), pairs = w->n_tiles / 2, slots = atom_cuda_opened()->n_sm / 2, runs = w->site.n_runs;
+    struct choice best = {{pairs, 1, false}, INT64_MAX};
     for (int i = 0; i < N_TILES && most; i++) {
         int tok_tiles = ceil_of(most, tiles[i].tokens), turns = pairs * tok_tiles / slots;
+        consider(w, most, &tiles[i], {pairs, 1, false}, &best);
         for (int n = 0; n < 2 && n <= turns; n++) {
-            struct atom_cuda_cut c = {(turns - n) * slots / tok_tiles, 1};
-            if ((pairs - c.whole_pairs) * 2 * ceil_of(most, 64) > MAX_SPLIT_TILES)
-                continue;
-            for (; c.splits <= MOST && c.splits <= w->site.n_runs; c.splits++) {
-                struct atom_cuda_cut tried = c.splits > 1 ? c : (struct atom_cuda_cut){pairs, 1};
-                int64_t time = time_of(w, most, &tiles[i], &tried);
-                time += tried.splits > 1 ? time / 50 : 0; /* little to gain is not taken */
-                if (time < least) {
-                    least = time;
-                    best = tried;
-                }
-            }
+            int whole = (turns - n) * slots / tok_tiles;
+            bool fits = (pairs - whole) * 2 * ceil_of(most, 64) <= MAX_SPLIT_TILES;
+            for (int splits = 2; fits && splits <= MOST && splits <= runs; splits++)
+                consider(w, most, &tiles[i], {whole, splits, false}, &best);
+            if (fits && runs % 2 == 0 && runs / 2 >= LEAST_HALF)
+                consider(w, most, &tiles[i], {whole, 1, true}, &best);
         }
     }
-    return best;
+    return best.cut;
 }
 
 bool atom_cuda_sm90_is_cut(const struct atom_cuda_weights *w, int n_tok, int row, int run)
@@ -126,7 +137,7 @@ bool atom_cuda_sm90_is_cut(const struct atom_cuda_weights *w, int n_tok, int row
     int runs = w->site.n_runs, splits = atom_cuda_sm90_few_splits(w);
     if (n_tok > FEW) {
         struct atom_cuda_cut c = atom_cuda_sm90_cut(w, n_tok);
-        splits = row / (2 * TILE_ROWS) < c.whole_pairs ? 1 : c.splits;
+        splits = row / (2 * TILE_ROWS) < c.whole_pairs ? 1 : splits_of(&c);
     }
     for (int s = 1; s < splits; s++)
         if (run == runs * s / splits)
@@ -143,8 +154,9 @@ size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w, int max_tok)
     size_t most = few > 1 ? (size_t)w->n_tiles * (size_t)few * FEW : 0; /* sums of a tile's rows */
     for (int c = 2 * FEW; c <= LARGEST_CLASS && c / 2 < max_tok; c *= 2) {
         struct atom_cuda_cut cut = atom_cuda_sm90_cut(w, c);
-        size_t tiles_split = cut.splits > 1 ? (size_t)(w->n_tiles - 2 * cut.whole_pairs) : 0,
-               sums = tiles_split * (size_t)cut.splits * (size_t)(c + PAST);
+        int splits = splits_of(&cut);
+        size_t tiles_split = splits > 1 ? (size_t)(w->n_tiles - 2 * cut.whole_pairs) : 0,
+               sums = tiles_split * (size_t)splits * (size_t)(c + PAST);
         most = sums > most ? sums : most;
     }
     return ARRIVED_BYTES + most * TILE_ROWS * sizeof(float);

@@ -197,6 +197,7 @@ static __device__ __forceinline__ bool add_splits(const struct args &a, const st
  * split, and in how many equal parts those of the others are. */
 struct atom_cuda_cut {
     int whole_pairs, splits;
+    bool halved; /* or each by both blocks of a cluster */
 };
 int atom_cuda_sm90_few_splits(const struct atom_cuda_weights *w);
 struct atom_cuda_cut atom_cuda_sm90_cut(const struct atom_cuda_weights *w, int n_tok);

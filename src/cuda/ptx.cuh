@@ -64,6 +64,27 @@ PTX_FN void barrier_wait(uint32_t at, uint32_t parity)
 }
 PTX_FN void barrier_wait(uint64_t *b, uint32_t parity) { barrier_wait(smem_address(b), parity); }
 
+/* Barriers of a cluster's blocks: who waits sees what those have stored that arrived. */
+PTX_FN void barrier_arrive_release_cluster(uint32_t at)
+{
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(at) : "memory");
+}
+PTX_FN void barrier_wait_cluster(uint64_t *b, uint32_t parity)
+{
+    asm volatile("{ .reg .pred p;\n"
+                 "again: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n"
+                 "@p bra done;\n"
+                 "bra again;\n"
+                 "done: }" ::"r"(smem_address(b)),
+                 "r"(parity)
+                 : "memory");
+}
+/* To shared memory of the cluster; `at`: from cluster_address. */
+PTX_FN void store_cluster(uint32_t at, float x)
+{
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(at), "f"(x) : "memory");
+}
+
 /* ---- plain loads, in the order in which they stand among the other asm ---- */
 
 PTX_FN uint4 load_16(uint32_t at)
