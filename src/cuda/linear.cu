@@ -119,6 +119,7 @@ static void layout_sm90(struct atom_cuda_weights *w)
     w->n_tiles = (w->n + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS) * 2;
     w->tile_bytes =
         (size_t)w->site.n_groups * NIBBLE_RUN_BYTES + (size_t)(w->site.n_runs - w->site.n_groups) * BYTE_RUN_BYTES;
+    atom_cuda_sm90_find_cuts(w);
 }
 
 static enum atom_status pack_sm90(const struct stacked *from, const struct atom_cuda_weights *w, atom_cuda_stream s,

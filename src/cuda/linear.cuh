@@ -24,6 +24,16 @@ enum {
     BYTE_RUN_BYTES = BYTE_BYTES + SCALE_BYTES,
 };
 
+/* Of how many pairs of tiles, the first, runs are not cut when tokens are many; those of the others in so many equal
+ * parts, or each tile's in two for both blocks of a cluster. */
+struct atom_cuda_cut {
+    int whole_pairs, splits;
+    bool halved;
+};
+
+/* Numbers of tokens for which cuts are the same: up to 128, 256, 512, 1024, and more. */
+enum { CUT_CLASSES = 5 };
+
 struct atom_cuda_weights {
     enum atom_cuda_form form; /* never AUTO */
     struct atom_cuda_site site;
@@ -31,8 +41,10 @@ struct atom_cuda_weights {
     bool by_turns;
     size_t tile_bytes;
     uint8_t *data;
+    struct atom_cuda_cut cuts[CUT_CLASSES]; /* sm_90 */
 };
 
+void atom_cuda_sm90_find_cuts(struct atom_cuda_weights *w); /* from n_tiles and site */
 size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w, int max_tok);
 bool atom_cuda_sm90_is_cut(const struct atom_cuda_weights *w, int n_tok, int row, int run);
 enum atom_status atom_cuda_linear_sm90(const struct atom_cuda_linear *job, atom_cuda_stream s, struct atom_error *err);

@@ -57,14 +57,13 @@ int atom_cuda_sm90_few_splits(const struct atom_cuda_weights *w)
     return best;
 }
 
-/* Up to which number of tokens a step counts as this one; 0: any. */
-enum { LARGEST_CLASS = 1024 };
+enum { SMALLEST_CLASS = 2 * FEW, LARGEST = CUT_CLASSES - 1 /* its tiles are whole */ };
 static int class_of(int n_tok)
 {
-    int most = FEW;
-    while (most < n_tok && most <= LARGEST_CLASS)
-        most *= 2;
-    return most <= LARGEST_CLASS ? most : 0;
+    int c = 0;
+    while (c < LARGEST && n_tok > SMALLEST_CLASS << c)
+        c++;
+    return c;
 }
 
 /* A tile of so many tokens, and what it takes, in hundredths of what a run takes one of 128: small ones wait for their
@@ -112,24 +111,37 @@ static void consider(const struct atom_cuda_weights *w, int n_tok, const struct 
 }
 
 /* Every pair of blocks gets as many whole tiles as every other; the tiles that are left are split, or halved. */
-struct atom_cuda_cut atom_cuda_sm90_cut(const struct atom_cuda_weights *w, int n_tok)
+static struct atom_cuda_cut find_cut(const struct atom_cuda_weights *w, int n_tok)
 {
     enum { MOST = 4, LEAST_HALF = 8 /* runs: no warpgroup of a block is further ahead of the other */ };
-    int most = class_of(n_tok), pairs = w->n_tiles / 2, slots = atom_cuda_opened()->n_sm / 2, runs = w->site.n_runs;
+    int pairs = w->n_tiles / 2, slots = atom_cuda_opened()->n_sm / 2, runs = w->site.n_runs;
     struct choice best = {{pairs, 1, false}, INT64_MAX};
-    for (int i = 0; i < N_TILES && most; i++) {
-        int tok_tiles = ceil_of(most, tiles[i].tokens), turns = pairs * tok_tiles / slots;
-        consider(w, most, &tiles[i], {pairs, 1, false}, &best);
+    for (int i = 0; i < N_TILES; i++) {
+        int tok_tiles = ceil_of(n_tok, tiles[i].tokens), turns = pairs * tok_tiles / slots;
+        consider(w, n_tok, &tiles[i], {pairs, 1, false}, &best);
         for (int n = 0; n < 2 && n <= turns; n++) {
             int whole = (turns - n) * slots / tok_tiles;
-            bool fits = (pairs - whole) * 2 * ceil_of(most, 64) <= MAX_SPLIT_TILES;
-            for (int splits = 2; fits && splits <= MOST && splits <= runs; splits++)
-                consider(w, most, &tiles[i], {whole, splits, false}, &best);
-            if (fits && runs % 2 == 0 && runs / 2 >= LEAST_HALF)
-                consider(w, most, &tiles[i], {whole, 1, true}, &best);
+            if ((pairs - whole) * 2 * ceil_of(n_tok, 64) > MAX_SPLIT_TILES)
+                continue;
+            for (int splits = 2; splits <= MOST && splits <= runs; splits++)
+                consider(w, n_tok, &tiles[i], {whole, splits, false}, &best);
+            if (runs % 2 == 0 && runs / 2 >= LEAST_HALF)
+                consider(w, n_tok, &tiles[i], {whole, 1, true}, &best);
         }
     }
     return best.cut;
+}
+
+void atom_cuda_sm90_find_cuts(struct atom_cuda_weights *w)
+{
+    for (int c = 0; c < LARGEST; c++)
+        w->cuts[c] = find_cut(w, SMALLEST_CLASS << c);
+    w->cuts[LARGEST] = {w->n_tiles / 2, 1, false};
+}
+
+struct atom_cuda_cut atom_cuda_sm90_cut(const struct atom_cuda_weights *w, int n_tok)
+{
+    return w->cuts[class_of(n_tok)];
 }
 
 bool atom_cuda_sm90_is_cut(const struct atom_cuda_weights *w, int n_tok, int row, int run)
@@ -152,11 +164,11 @@ size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w, int max_tok)
     enum { PAST = 128 /* tokens that tiles may hold past the last */ };
     int few = atom_cuda_sm90_few_splits(w);
     size_t most = few > 1 ? (size_t)w->n_tiles * (size_t)few * FEW : 0; /* sums of a tile's rows */
-    for (int c = 2 * FEW; c <= LARGEST_CLASS && c / 2 < max_tok; c *= 2) {
-        struct atom_cuda_cut cut = atom_cuda_sm90_cut(w, c);
+    for (int c = 0; c < LARGEST && (SMALLEST_CLASS << c) / 2 < max_tok; c++) {
+        const struct atom_cuda_cut cut = w->cuts[c];
         int splits = splits_of(&cut);
         size_t tiles_split = splits > 1 ? (size_t)(w->n_tiles - 2 * cut.whole_pairs) : 0,
-               sums = tiles_split * (size_t)splits * (size_t)(c + PAST);
+               sums = tiles_split * (size_t)splits * (size_t)((SMALLEST_CLASS << c) + PAST);
         most = sums > most ? sums : most;
     }
     return ARRIVED_BYTES + most * TILE_ROWS * sizeof(float);

@@ -193,13 +193,9 @@ static __device__ __forceinline__ bool add_splits(const struct args &a, const st
     return true;
 }
 
-/* Few tokens: among how many blocks a tile's runs are split. Many: of how many pairs of tiles, the first, runs are not
- * split, and in how many equal parts those of the others are. */
-struct atom_cuda_cut {
-    int whole_pairs, splits;
-    bool halved; /* or each by both blocks of a cluster */
-};
+/* Among how many blocks a tile's runs are split when tokens are few. */
 int atom_cuda_sm90_few_splits(const struct atom_cuda_weights *w);
+/* And where those of more tokens are. */
 struct atom_cuda_cut atom_cuda_sm90_cut(const struct atom_cuda_weights *w, int n_tok);
 /* Arguments that do not depend on the kernel. */
 struct args atom_cuda_sm90_args(const struct atom_cuda_linear *j);
