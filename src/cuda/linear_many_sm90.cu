@@ -44,33 +44,32 @@ template <int BN, bool HALVED>
 static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
 {
     enum { CLUSTER = many_shape<BN>::CLUSTER };
-    int tok_tiles = a.tok_tiles, splits = a.splits, whole = a.whole_pairs * tok_tiles, pair = 0;
+    uint32_t tok_tiles = a.tok_tiles, splits = a.splits, whole = a.whole_pairs * tok_tiles, at = i, pair = 0;
     it.split = 0;
     it.n_splits = 1;
-    if (HALVED && i >= whole) {
-        i -= whole;
+    if (HALVED && at >= whole) {
+        at -= whole;
         it.n_splits = 2;
-        it.row_tile = a.whole_pairs * CLUSTER + i / tok_tiles;
-        it.tok0 = i % tok_tiles * BN;
+        it.row_tile = a.whole_pairs * CLUSTER + (int)(at / tok_tiles);
+        it.tok0 = (int)(at % tok_tiles) * BN;
         it.run0 = cluster_rank() ? a.n_runs / 2 : 0;
         it.run1 = it.run0 + a.n_runs / 2;
         return it.row_tile < a.row_tiles;
     }
-    if (!HALVED && i >= whole) {
-        i -= whole;
-        it.n_splits = splits;
-        it.split = i % splits;
-        i /= splits;
+    if (!HALVED && at >= whole) {
+        at -= whole;
+        it.n_splits = a.splits;
+        it.split = (int)(at % splits);
+        at /= splits;
         pair = a.whole_pairs;
     }
-    it.word = i * CLUSTER + (int)cluster_rank();
-    it.slot = it.word * splits + it.split;
-    pair += i / tok_tiles;
-    it.row_tile = pair * CLUSTER + (int)cluster_rank();
-    it.tok0 = i % tok_tiles * BN;
+    it.word = (int)at * CLUSTER + (int)cluster_rank();
+    it.slot = it.word * a.splits + it.split;
+    it.row_tile = (int)(pair + at / tok_tiles) * CLUSTER + (int)cluster_rank();
+    it.tok0 = (int)(at % tok_tiles) * BN;
     it.run0 = a.n_runs * it.split / it.n_splits;
     it.run1 = a.n_runs * (it.split + 1) / it.n_splits;
-    return pair < a.row_tiles / CLUSTER;
+    return it.row_tile < a.row_tiles;
 }
 
 /* ---- feeding ----------------------------------------------------------------------------------------------------- */
@@ -238,42 +237,52 @@ template <class T> static __device__ __forceinline__ void add_pair(uint32_t two,
     b += to_float(t[1]);
 }
 
-template <int BN, class T>
+static __device__ __forceinline__ float bias_of(const struct args &a, int row)
+{
+    return a.bias && row < a.n ? a.bias[row] : 0.0f;
+}
+
+/* MORE: there is a bias or an addend. Without, most of the instructions are not there, a twentieth of a tile's. */
+template <int BN, class T, bool MORE>
 static __device__ __forceinline__ void tile_out(const struct args &a, int row0, struct out &o, float (&y)[BN / 2])
 {
-    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, row = row0 + warp * 16 + lane / 4;
-    float bias[2] = {a.bias && row < a.n ? a.bias[row] : 0.0f, a.bias && row + 8 < a.n ? a.bias[row + 8] : 0.0f};
-    if (a.add)
+    int row = row0 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+    float bias[2] = {MORE ? bias_of(a, row) : 0.0f, MORE ? bias_of(a, row + 8) : 0.0f};
+    if (MORE && a.add)
         barrier_wait(o.added, o.phase);
 #pragma unroll
     for (int j = 0; j < BN / 8; j += 2) {
         uint32_t at = out_place<false>(o, j), x[4] = {};
-        if (a.add)
+        if (MORE && a.add)
             load_4x8x8_transposed(x, at);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float u = y[4 * j + 2 * i] + bias[i % 2], v = y[4 * j + 2 * i + 1] + bias[i % 2];
-            if (a.add)
+            float u = y[4 * j + 2 * i], v = y[4 * j + 2 * i + 1];
+            if (MORE)
+                u += bias[i % 2], v += bias[i % 2];
+            if (MORE && a.add)
                 add_pair<T>(x[i], u, v);
             x[i] = pack2(u, v, (T *)0);
         }
         store_4x8x8_transposed(at, x);
     }
-    o.phase ^= a.add != NULL;
+    o.phase ^= MORE && a.add;
 }
 
-template <int BN, class T>
+template <int BN, class T, bool MORE>
 static __device__ __forceinline__ void tile_out_silu(const struct args &a, int row0, struct out &o, float (&y)[BN / 2])
 {
-    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, row = row0 + warp * 16 + lane / 4;
-    float bias[2] = {a.bias && row < a.n ? a.bias[row] : 0.0f, a.bias && row + 8 < a.n ? a.bias[row + 8] : 0.0f};
+    int row = row0 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+    float bias[2] = {MORE ? bias_of(a, row) : 0.0f, MORE ? bias_of(a, row + 8) : 0.0f};
 #pragma unroll
     for (int j = 0; j < BN / 8; j += 2) {
         uint32_t x[2];
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const float *e = &y[4 * (j + i)];
-            x[i] = pack2(silu(e[0] + bias[0], e[2] + bias[1]), silu(e[1] + bias[0], e[3] + bias[1]), (T *)0);
+            float *e = &y[4 * (j + i)];
+            if (MORE)
+                e[0] += bias[0], e[1] += bias[0], e[2] += bias[1], e[3] += bias[1];
+            x[i] = pack2(silu(e[0], e[2]), silu(e[1], e[3]), (T *)0);
         }
         store_2x8x8_transposed(out_place<true>(o, j), x);
     }
@@ -352,10 +361,16 @@ static __device__ __forceinline__ void write_out(const struct args &a, const str
                 tensor_store_wait_read();
             warpgroup_sync(1 + group);
         }
-        if constexpr (SILU)
-            tile_out_silu<BN, T>(a, row0, o, y);
-        else
-            tile_out<BN, T>(a, row0, o, y);
+        if constexpr (SILU) {
+            if (a.bias)
+                tile_out_silu<BN, T, true>(a, row0, o, y);
+            else
+                tile_out_silu<BN, T, false>(a, row0, o, y);
+        } else if (a.bias || a.add) {
+            tile_out<BN, T, true>(a, row0, o, y);
+        } else {
+            tile_out<BN, T, false>(a, row0, o, y);
+        }
         shared_to_tensor_cores();
         warpgroup_sync(1 + group);
         if (speaks()) {
