@@ -4,7 +4,7 @@
 #include "base/file.h"
 #include "eval/ablate_dir.h"
 #include "eval/ladder.h"
-#include "eval/windows.h"
+#include "model/windows.h"
 #include "model/layer.h"
 #include "quant/fingerprint.h"
 #include "quant/order.h"

@@ -3,7 +3,7 @@
 #include "eval/divergence.h"
 #include "base/thread.h"
 #include "eval/spread.h"
-#include "eval/windows.h"
+#include "model/windows.h"
 #include "model/tokenizer.h"
 
 #include <math.h>

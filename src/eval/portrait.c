@@ -3,7 +3,7 @@
 
 #include "base/file.h"
 #include "base/gnuplot.h"
-#include "eval/windows.h"
+#include "model/windows.h"
 #include "model/json_read.h"
 #include "model/tensor_names.h"
 #include "quant/calibrate.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* atom_quantize: layer by layer from a float checkpoint to a quantized one. */
 #include "base/file.h"
-#include "eval/windows.h"
+#include "model/windows.h"
 #include "model/model.h"
 #include "model/tensor_names.h"
 #include "quant/calib_ids.h"
