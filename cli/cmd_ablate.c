@@ -68,6 +68,7 @@ static enum atom_status climb(struct ablation *a, struct atom_error *err)
     enum atom_status st = a->plot ? atom_ablate_plot(NULL, 0, "", a->plot, err) : ATOM_OK;
     st = st ? st : cli_read_file(a->text, &text, &a->opt.n_bytes, err);
     a->opt.text = text;
+    a->opt.text_name = a->text;
     for (int bits = 4; bits >= 3 && !st; bits--) {
         if (a->bits != BOTH && a->bits != 4 - bits)
             continue;

@@ -205,7 +205,10 @@ def what_is_told_before_hours_go_by():
     ablate("--window", 4096).expect(1, "2048 positions")
     for model, words in ((quantized(), "quantized already"), (path("no-model"), "no-model")):
         atom("ablate", model, text(), "--calib", text(), "-q", *SMALL).expect(1, words)
-    atom("ablate", TINY, no_text, "--calib", text(), "-q", *SMALL).expect(1, "less than one window")
+    atom("ablate", TINY, no_text, "--calib", text(), "-q", *SMALL).expect(1, "short.txt: ", "less than one window")
+    no_utf8 = write("bytes.txt", read(text()) + b"\xff")
+    atom("ablate", TINY, no_utf8, "--calib", text(), "-q", *SMALL).expect(1, "bytes.txt: ", "UTF-8")
+    ablate(calib=no_utf8).expect(1, "bytes.txt: ", "UTF-8")
     atom("ablate", TINY, path("none.txt"), "--calib", text(), "-q", *SMALL).expect(1, "none.txt: No such file")
     ablate("--keep", path("no/such")).expect(1, "no/such")
     write("a-file", b"x")

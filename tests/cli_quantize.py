@@ -275,6 +275,21 @@ def a_full_disk_is_an_error():
 
 
 @test
+def calibration_files_are_named():
+    os.mkdir(path("folder"))
+    for name, data, words in (("short.txt", b"Few words.", "less than one window of 96"), ("empty.txt", b"", "less than one window"),
+                              ("bytes.txt", read(text())[:1000] + b"\xff", "UTF-8"), ("some.txt", read(text())[:2000], "6 samples"),
+                              ("gone.txt", None, "No such file"), ("folder", None, "directory")):
+        if data is not None:
+            write(name, data)
+        atom("quantize", TINY, "-o", path("never"), "--calib", path(name), "-q", *SMALL).expect(1, path(name), words)
+    for data, words in (("", "0 windows"), ("x\n", "line 1"), ('{"ids": [1, 2]}\n', "line 1"), ('{"ids": %s}\n' % ([1] * 96), "1 windows")):
+        atom("quantize", TINY, "-o", path("never"), "--calib-ids", write("ids.jsonl", data), "-q", *SMALL).expect(
+            1, path("ids.jsonl"), words)
+    atom("quantize", TINY, "-o", path("never"), "--calib-ids", path("folder"), "-q", *SMALL).expect(1, path("folder"), "directory")
+
+
+@test
 def a_directory_that_cannot_be_made():
     quantize("no/such/parent").expect(1, "no/such/parent")
     quantize("dev/null").expect(1)

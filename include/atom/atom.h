@@ -514,6 +514,7 @@ struct atom_ablate_options {
     const char *calib; /* text file, as in atom_quantize_options */
     const char *text;  /* is scored, as in atom_eval_ppl; need not end in NUL */
     size_t n_bytes;
+    const char *text_name;  /* begins sentences about it; may be NULL */
     int bits;               /* of weights, activations and, where it is quantized, the KV cache: 4 or 3 */
     unsigned rungs;         /* bit i: rung i of atom_rungs; 0: all */
     int samples, window;    /* windows to calibrate on (0: 64); tokens a window (0: 1024), of the scored text too */

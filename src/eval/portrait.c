@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "eval/portrait.h"
 
-#include "base/file.h"
 #include "base/gnuplot.h"
-#include "model/windows.h"
 #include "model/json_read.h"
 #include "model/tensor_names.h"
+#include "quant/calib_windows.h"
 #include "quant/calibrate.h"
 #include "quant/order.h"
 
@@ -106,29 +105,21 @@ static enum atom_status read_windows(struct painter *w, struct atom_error *err)
 {
     const struct atom_inspect_plot_options *o = w->opt;
     const struct atom_config *cfg = &w->p->cfg;
-    struct atom_tokenizer *tok = NULL;
-    struct atom_error why = {0};
-    char *text = NULL;
-    size_t n_bytes;
-    int window = o->window ? o->window : cfg->max_position < 1024 ? cfg->max_position : 1024;
-    if (window > cfg->max_position)
-        return atom_fail(err, ATOM_ERR_INVALID, "windows of %d tokens: the model takes %d positions at most", window,
-                         cfg->max_position);
-    enum atom_status st = atom_file_read(o->calib, (size_t)1 << 34, &text, &n_bytes, err);
-    st = st ? st : atom_tokenizer_open(o->model, &tok, err);
-    if (!st && atom_windows_of_text(tok, cfg->bos, text, n_bytes, window, &w->windows, &why))
-        st = atom_fail(err, why.code, "%s: %.700s", o->calib, why.message);
-    for (size_t i = 0; !st && i < w->windows.ids.n; i++)
-        if (w->windows.ids.ids[i] >= cfg->vocab)
-            st = atom_fail(err, ATOM_ERR_FORMAT, "%s: the tokenizer gives id %d, the model's vocabulary has %d",
-                           o->model, w->windows.ids.ids[i], cfg->vocab);
-    int samples = o->samples ? o->samples : 8;
-    w->samples = w->windows.n < samples ? (int)w->windows.n : samples;
+    const struct atom_calib_file file = {.model = o->model,
+                                         .cfg = cfg,
+                                         .text = o->calib,
+                                         .samples = o->samples ? o->samples : 8,
+                                         .window = o->window                  ? o->window
+                                                   : cfg->max_position < 1024 ? cfg->max_position
+                                                                              : 1024,
+                                         .or_fewer = true};
+    enum atom_status st = atom_calib_windows(&file, &w->windows, err);
+    if (st)
+        return st;
+    w->samples = (int)w->windows.n;
     snprintf(w->p->text, sizeof w->p->text, "%d window%s of %d tokens of %.100s", w->samples,
-             w->samples == 1 ? "" : "s", window, base_name(o->calib));
-    atom_tokenizer_close(tok);
-    free(text);
-    return st;
+             w->samples == 1 ? "" : "s", file.window, base_name(o->calib));
+    return ATOM_OK;
 }
 
 static bool on_tick(void *user)

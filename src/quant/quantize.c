@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* atom_quantize: layer by layer from a float checkpoint to a quantized one. */
-#include "base/file.h"
-#include "model/windows.h"
 #include "model/model.h"
 #include "model/tensor_names.h"
-#include "quant/calib_ids.h"
+#include "quant/calib_windows.h"
 #include "quant/fingerprint.h"
 #include "quant/layer_quant.h"
 #include "quant/order.h"
@@ -50,24 +48,13 @@ static void on_note(void *user, const char *note) { tell(user, note); }
 static enum atom_status read_windows(struct run *r, struct atom_error *err)
 {
     const struct atom_quantize_options *o = r->opt;
-    struct atom_tokenizer *tok = NULL;
-    char *text = NULL;
-    size_t n_bytes;
-    if (o->calib_ids)
-        return atom_calib_ids_read(o->calib_ids, o->samples, o->window, r->cfg.vocab, &r->windows, err);
-    enum atom_status st = atom_file_read(o->calib, (size_t)1 << 34, &text, &n_bytes, err);
-    st = st ? st : atom_tokenizer_open(o->model, &tok, err);
-    st = st ? st : atom_windows_of_text(tok, r->cfg.bos, text, n_bytes, o->window, &r->windows, err);
-    if (!st && r->windows.n < o->samples)
-        st = atom_fail(err, ATOM_ERR_INVALID, "%s holds %lld windows of %d tokens, %d samples were asked for", o->calib,
-                       (long long)r->windows.n, o->window, o->samples);
-    for (size_t i = 0; !st && i < r->windows.ids.n; i++)
-        if (r->windows.ids.ids[i] >= r->cfg.vocab)
-            st = atom_fail(err, ATOM_ERR_FORMAT, "%s: the tokenizer gives id %d, the model's vocabulary has %d",
-                           o->model, r->windows.ids.ids[i], r->cfg.vocab);
-    atom_tokenizer_close(tok);
-    free(text);
-    return st;
+    const struct atom_calib_file file = {.model = o->model,
+                                         .cfg = &r->cfg,
+                                         .text = o->calib,
+                                         .ids = o->calib_ids,
+                                         .samples = o->samples,
+                                         .window = o->window};
+    return atom_calib_windows(&file, &r->windows, err);
 }
 
 /* What is no layer's is only copied, at the very end: what is wrong with it is told at the start. */
@@ -107,9 +94,6 @@ static enum atom_status check_options(struct run *r, struct atom_error *err)
         return st;
     if (r->cfg.quantized)
         return atom_fail(err, ATOM_ERR_INVALID, "%s is quantized already", o->model);
-    if (o->window > r->cfg.max_position)
-        return atom_fail(err, ATOM_ERR_INVALID, "windows of %d tokens: the model takes %d positions at most", o->window,
-                         r->cfg.max_position);
     if (r->scheme.outliers < 0)
         r->scheme.outliers = atom_outliers_quarter(128, atom_narrowest_site(&r->cfg));
     st = atom_scheme_check(&r->scheme, r->cfg.head_dim, err);
