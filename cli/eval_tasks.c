@@ -157,8 +157,8 @@ static enum atom_status one_file(struct task_run *run, struct task_file *f, stru
 static enum atom_status all_files(struct task_run *run, const char **files, int n, const char *labels,
                                   struct atom_error *err)
 {
-    enum atom_status st = atom_model_open(run->dir, &run->model, err);
-    if (!st && !run->json)
+    enum atom_status st = ATOM_OK;
+    if (!run->json)
         eval_print_head(run->widest);
     for (int i = 0; i < n && !st; i++) {
         struct task_file f = {.name = files[i], .labels = labels};
@@ -171,7 +171,7 @@ static enum atom_status all_files(struct task_run *run, const char **files, int 
 struct asked {
     const char *labels, *log;
     uint64_t seed;
-    bool resume;
+    bool resume, overwrite;
     struct task_file examples;
 };
 
@@ -184,16 +184,18 @@ static enum atom_status execute(struct task_run *run, struct asked *asked, const
     run->widest = run->by_subtask ? 50 : 20;
     run->opt.progress = show;
     run->opt.user = run;
-    enum atom_status st = eval_log_open(&run->log, asked->log, asked->resume, err);
+    enum eval_log_mode mode = asked->resume ? EVAL_LOG_RESUME : asked->overwrite ? EVAL_LOG_OVERWRITE : EVAL_LOG_NEW;
     if (asked->log) {
         run->opt.on_item = eval_log_item;
         run->opt.recall = asked->resume ? eval_log_recall : NULL;
         run->opt.item_user = run->opt.recall_user = &run->log;
     }
+    enum atom_status st = atom_model_open(run->dir, &run->model, err);
     if (!st && asked->examples.name) {
         st = read_task(&asked->examples, err);
         run->opt.examples = &asked->examples.file;
     }
+    st = st ? st : eval_log_open(&run->log, asked->log, mode, err);
     st = st ? st : all_files(run, args + 1, n - 1, asked->labels, err);
     free_task(&asked->examples);
     if (eval_log_close(&run->log, &at_close) && !st) {
@@ -206,8 +208,10 @@ static enum atom_status execute(struct task_run *run, struct asked *asked, const
 static int check(const struct cli_command *cmd, const struct task_run *run, const struct asked *a, const char **args,
                  int n)
 {
-    if (a->resume && !a->log)
-        return cli_usage(cmd, "--resume goes on with a --log FILE");
+    if ((a->resume || a->overwrite) && !a->log)
+        return cli_usage(cmd, a->resume ? "--resume goes on with a --log FILE" : "--overwrite is for a --log FILE");
+    if (a->resume && a->overwrite)
+        return cli_usage(cmd, "--resume goes on with a log, --overwrite begins it anew: one of them");
     const char *const others[] = {a->labels, a->examples.name, a->examples.labels};
     for (int i = 1; i < n + 3; i++)
         if (cli_same_file(a->log, i < n ? args[i] : others[i - n]))
@@ -245,6 +249,7 @@ int eval_tasks(int argc, char **argv)
         {"log", 0, CLI_TEXT, "FILE", &asked.log, 0, 0, "one JSON line an item: log-likelihoods and what they chose",
          NULL},
         {"resume", 0, CLI_FLAG, NULL, &asked.resume, 0, 0, "go on where the log of a stopped run ends", NULL},
+        {"overwrite", 0, CLI_FLAG, NULL, &asked.overwrite, 0, 0, "begin a log that is there anew", NULL},
         {"json", 0, CLI_FLAG, NULL, &run.json, 0, 0, "one JSON line a file", NULL},
         {"quiet", 'q', CLI_FLAG, NULL, &quiet, 0, 0, "no progress", NULL},
         {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
