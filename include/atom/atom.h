@@ -185,13 +185,27 @@ struct atom_quantize_options {
     struct atom_scheme scheme;  /* outliers -1: 128, or a quarter of the narrowest site where that is less */
     bool resume;                /* go on from OUT.partial if model, calibration and options are the same */
     bool overwrite;             /* exchange an existing OUT as a whole */
-    bool reuse;                 /* an OUT made of the same model, calibration and options is all there is to do; one of
-                                   others is refused */
     atom_progress_fn *progress; /* may be NULL */
     void *user;
 };
 
 ATOM_API enum atom_status atom_quantize(const struct atom_quantize_options *opt, struct atom_error *err);
+
+enum atom_out {
+    ATOM_OUT_ABSENT,
+    ATOM_OUT_WHOLE,  /* atom_quantize made it of the same inputs, and its files are as they were written */
+    ATOM_OUT_DAMAGED /* they are not: it is to be made again, with overwrite */
+};
+struct atom_quantize_found {
+    enum atom_out out;
+    char damage[500]; /* a sentence, where it is damaged */
+};
+
+/* Refuses what atom_quantize would refuse before it begins: options, model, calibration file. Then says what OUT is;
+ * one of other inputs, and with `resume` such an unfinished one, is ATOM_ERR_INVALID. Reads all of OUT, and the model
+ * once, where OUT is there. */
+ATOM_API enum atom_status atom_quantize_check(const struct atom_quantize_options *opt, struct atom_quantize_found *out,
+                                              struct atom_error *err);
 
 /* ---- export ------------------------------------------------------------------------------------------------------ */
 

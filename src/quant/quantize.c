@@ -215,33 +215,53 @@ static enum atom_status finish(struct run *r, struct atom_error *err)
     return st;
 }
 
+/* `options` holds 512 bytes. */
+static struct atom_partial_run partial_run(const struct run *r, char *options)
+{
+    const struct atom_quantize_options *o = r->opt;
+    atom_fingerprint_options(&r->scheme, o->samples, o->window, options);
+    return (struct atom_partial_run){.model = o->model,
+                                     .calib = o->calib ? o->calib : o->calib_ids,
+                                     .out = o->out,
+                                     .options = options,
+                                     .layers = r->cfg.layers,
+                                     .resume = o->resume,
+                                     .overwrite = o->overwrite};
+}
+
+static void close_inputs(struct run *r)
+{
+    atom_windows_fini(&r->windows);
+    atom_tensors_close(r->tensors);
+}
+
+enum atom_status atom_quantize_check(const struct atom_quantize_options *opt, struct atom_quantize_found *out,
+                                     struct atom_error *err)
+{
+    struct run r = {.opt = opt, .scheme = opt->scheme};
+    char options[512];
+    enum atom_status st = check_options(&r, err);
+    if (!st) {
+        const struct atom_partial_run pr = partial_run(&r, options);
+        st = atom_partial_look(&pr, out, err);
+    }
+    close_inputs(&r);
+    return st;
+}
+
 enum atom_status atom_quantize(const struct atom_quantize_options *opt, struct atom_error *err)
 {
     struct run r = {.opt = opt, .scheme = opt->scheme, .ticks_a_layer = 1};
     char options[512];
-    bool made = false;
     enum atom_status st = check_options(&r, err);
     if (!st) {
-        atom_fingerprint_options(&r.scheme, opt->samples, opt->window, options);
-        const struct atom_partial_run pr = {.model = opt->model,
-                                            .calib = opt->calib ? opt->calib : opt->calib_ids,
-                                            .out = opt->out,
-                                            .options = options,
-                                            .layers = r.cfg.layers,
-                                            .resume = opt->resume,
-                                            .overwrite = opt->overwrite};
-        if (opt->reuse)
-            st = atom_partial_made(&pr, &made, err);
-        if (!st && !made)
-            st = atom_partial_open(&pr, &r.partial, err);
+        const struct atom_partial_run pr = partial_run(&r, options);
+        st = atom_partial_open(&pr, &r.partial, err);
     }
-    if (!made) {
-        st = st ? st : all_layers(&r, err);
-        st = st ? st : finish(&r, err);
-    }
+    st = st ? st : all_layers(&r, err);
+    st = st ? st : finish(&r, err);
     atom_calib_free(r.calib);
     atom_partial_close(r.partial);
-    atom_windows_fini(&r.windows);
-    atom_tensors_close(r.tensors);
+    close_inputs(&r);
     return st;
 }
