@@ -170,7 +170,7 @@ static enum atom_status one_scheme(struct run *run, const struct atom_named_sche
     o.model = run->model;
     o.out = dir;
     o.scheme = s->scheme;
-    o.resume = o.reuse = true;
+    o.resume = true;
     o.progress = show;
     o.user = run;
     next_phase(run);

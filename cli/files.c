@@ -45,6 +45,19 @@ enum atom_status cli_read_file(const char *path, char **data, size_t *n_bytes, s
     return ATOM_OK;
 }
 
+enum atom_status cli_check_files(const char *const *paths, int n, struct atom_error *err)
+{
+    struct stat st;
+    for (int i = 0; i < n; i++) {
+        if (!paths[i] || strcmp(paths[i], "-") == 0)
+            continue;
+        int bad = access(paths[i], R_OK) || stat(paths[i], &st) ? errno : S_ISDIR(st.st_mode) ? EISDIR : 0;
+        if (bad)
+            return fail(err, paths[i], bad);
+    }
+    return ATOM_OK;
+}
+
 enum atom_status cli_make_folder(const char *keep, char *path, size_t room, struct atom_error *err)
 {
     const char *base = getenv("TMPDIR");

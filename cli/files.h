@@ -7,6 +7,10 @@
 /* A whole file ("-": standard input), malloc'd with a NUL after its end. */
 enum atom_status cli_read_file(const char *path, char **data, size_t *n_bytes, struct atom_error *err);
 
+/* A sentence about the first name that is no file, or none that may be read; before hours go by. Names may be NULL, or
+ * "-". */
+enum atom_status cli_check_files(const char *const *paths, int n, struct atom_error *err);
+
 /* A folder to work in: `keep`, made if it is not there, or, where that is NULL, a new one under TMPDIR or /tmp. */
 enum atom_status cli_make_folder(const char *keep, char *path, size_t room, struct atom_error *err);
 bool cli_exists(const char *path);

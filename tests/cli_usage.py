@@ -221,4 +221,16 @@ def standard_output_that_is_lost():
     assert len(json.loads(read(out))["ids"]) == 8
 
 
+@test
+def files_that_are_not_there_are_told_before_others_are_scored():
+    good = write("good.jsonl", '{"context": "a", "continuation": " b"}\n')
+    for args in (["ppl", TINY, text()], ["kld", TINY, TINY, text()]):
+        r = atom("eval", *args, path("no.txt"), "--window", 64, "--max-windows", 1, "-q").expect(1, "no.txt: No such file")
+        assert r.out == b"", r
+    for more in ([path("no.txt")], ["--labels", path("no.txt")], ["-k", 1, "--examples", path("no.txt")]):
+        r = atom("eval", "tasks", TINY, good, *more, "-q").expect(1, "no.txt: No such file")
+        assert r.out == b"", r
+    assert atom("eval", "tasks", TINY, good, path(""), "-q").expect(1, "directory").out == b""
+
+
 main()
