@@ -2,10 +2,12 @@
 #include "files.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -70,7 +72,17 @@ enum atom_status cli_make_folder(const char *keep, char *path, size_t room, stru
     return ATOM_OK;
 }
 
-bool cli_exists(const char *path) { return access(path, F_OK) == 0; }
+enum atom_status cli_lock_folder(const char *path, struct atom_error *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return fail(err, path, errno);
+    if (!flock(fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK)
+        return ATOM_OK; /* locked, or on a file system that has no locks */
+    close(fd);
+    snprintf(err->message, sizeof err->message, "another run is at work in %.900s", path);
+    return err->code = ATOM_ERR_INVALID;
+}
 
 bool cli_same_file(const char *a, const char *b)
 {
