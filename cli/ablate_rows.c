@@ -116,6 +116,8 @@ void ablate_rows_add(struct ablate_rows *r, const struct atom_ablate_row *row)
             print_head(r, row);
         print_row(row, before);
     }
+    if (row->damage)
+        fprintf(stderr, "atom: %s; it was made anew\n", row->damage);
     if (row->why)
         fprintf(stderr, "atom: %s\n", row->why);
     r->begins_ladder = false;
@@ -124,6 +126,7 @@ void ablate_rows_add(struct ablate_rows *r, const struct atom_ablate_row *row)
         return; /* the plot lacks a row; memory this short ends the run itself */
     r->at = more;
     r->at[r->n] = *row;
+    r->at[r->n].damage = NULL;
     r->at[r->n++].why = row->why ? "" : NULL;
 }
 

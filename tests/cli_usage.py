@@ -233,4 +233,12 @@ def files_that_are_not_there_are_told_before_others_are_scored():
     assert atom("eval", "tasks", TINY, good, path(""), "-q").expect(1, "directory").out == b""
 
 
+@test
+def usage_lines_have_what_must_be_given():
+    for words, must in ((["quantize"], "--calib FILE"), (["quantize"], "-o OUT"), (["ablate"], "--calib FILE"),
+                        (["eval", "schemes"], "--calib FILE"), (["sample-calib"], "-o FILE")):
+        line = atom(*words, "--help").expect(0).out.decode().splitlines()[0]
+        assert must in line, line
+
+
 main()

@@ -518,6 +518,7 @@ struct atom_ablate_row {
     struct atom_scheme scheme;  /* outliers settled */
     struct atom_ppl_result ppl; /* zeros with `why` */
     const char *why;            /* a number that was not finite is why there is no perplexity; NULL: there is */
+    const char *damage;         /* what was wrong with a kept checkpoint, which was made anew; NULL: nothing */
     double quantize_seconds, eval_seconds;
     bool remembered; /* an earlier run in the same directory did it */
 };

@@ -7,6 +7,7 @@
 #include "model/layer.h"
 #include "model/windows.h"
 #include "quant/calib_windows.h"
+#include "quant/checksums.h"
 #include "quant/fingerprint.h"
 #include "quant/order.h"
 
@@ -23,6 +24,7 @@ struct climb {
     struct atom_ablate_dir *dir;
     const struct atom_rung *rungs;
     int n_rungs, rung, done, total; /* rungs asked for */
+    char damage[500];               /* of the rung's kept checkpoint; "" */
 };
 
 /* ---- what is checked before hours go by -------------------------------------------------------------------------- */
@@ -133,10 +135,11 @@ static void name_rung(const struct climb *c, const struct atom_scheme *s, struct
              o->max_windows);
 }
 
-/* A finished checkpoint at `place`. */
+/* A finished checkpoint at `place`, as it was written. */
 static enum atom_status make(struct climb *c, const struct atom_ablate_key *key, const struct atom_ablate_place *place,
                              struct atom_ablate_row *row, struct atom_error *err)
 {
+    enum atom_status st = place->finished ? atom_checksums_check(place->path, c->damage, err) : ATOM_OK;
     const struct atom_quantize_options qo = {.model = c->opt.model,
                                              .out = place->path,
                                              .calib = c->opt.calib,
@@ -144,13 +147,15 @@ static enum atom_status make(struct climb *c, const struct atom_ablate_key *key,
                                              .window = c->opt.window,
                                              .scheme = row->scheme,
                                              .resume = place->begun,
+                                             .overwrite = *c->damage,
                                              .progress = tell,
                                              .user = c};
     double started = atom_seconds();
     row->quantize_seconds = place->seconds;
-    if (place->finished)
-        return ATOM_OK;
-    enum atom_status st = atom_quantize(&qo, err);
+    row->damage = *c->damage ? c->damage : NULL;
+    if (st || (place->finished && !*c->damage))
+        return st;
+    st = atom_quantize(&qo, err);
     row->quantize_seconds = atom_seconds() - started;
     return st ? st : atom_ablate_dir_made(c->dir, key, row->quantize_seconds, err);
 }
@@ -195,6 +200,7 @@ static enum atom_status one_rung(struct climb *c, struct atom_error *err)
     struct atom_ablate_key key;
     struct atom_error why = {0};
     enum atom_status st = ATOM_OK;
+    *c->damage = 0;
     atom_rung_scheme(c->rung, c->opt.bits, c->outliers, &row.scheme);
     name_rung(c, &row.scheme, &key);
     if (!atom_ablate_dir_recall(c->dir, &key, &row))
