@@ -19,7 +19,7 @@ struct atom_quantize_options scheme_options(struct scheme_run *run, int i, const
     o.model = run->model;
     o.out = dir;
     o.scheme = run->schemes[i]->scheme;
-    o.resume = true;
+    o.resume = o.fit = true;
     o.overwrite = run->found[i].out == ATOM_OUT_DAMAGED;
     o.progress = scheme_progress;
     o.user = run;

@@ -46,7 +46,7 @@ static void quantize(const char *name, const struct atom_scheme *scheme)
     snprintf(out, sizeof out, "%s/%s", home, name);
     snprintf(model, sizeof model, "%s/odd", home);
     struct atom_quantize_options o = {
-        .model = model, .out = out, .calib = calib, .samples = 2, .window = 48, .scheme = *scheme};
+        .model = model, .out = out, .calib = calib, .samples = 2, .window = 48, .scheme = *scheme, .fit = true};
     assert_ok(atom_quantize(&o, &err), &err);
 }
 

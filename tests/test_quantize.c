@@ -125,8 +125,8 @@ static double try_scheme(const char *model, const struct atom_scheme *scheme)
     assert_ok(atom_quantize(&o, &err), &err);
     logits_of(out, got, &back);
     assert_true(back.wbits == scheme->wbits && back.abits == scheme->abits && back.kvbits == scheme->kvbits);
-    assert_true(back.group == scheme->group && back.rows_per_scale == scheme->rows_per_scale);
-    assert_true(back.outliers == scheme->outliers || scheme->outliers < 0);
+    assert_true(back.group <= scheme->group && back.rows_per_scale == scheme->rows_per_scale);
+    assert_true(back.outliers <= scheme->outliers || scheme->outliers < 0);
     assert_true(back.kv_rope == scheme->kv_rope && back.rotate == scheme->rotate &&
                 back.lm_head_bits == scheme->lm_head_bits);
     return distance(got, exact);
@@ -402,6 +402,34 @@ static void what_was_made_otherwise_is_refused(void **state)
     refuse_to_look(&o, ATOM_ERR_INVALID, "does not say what it was made of");
 }
 
+static void sizes_beyond_a_layers_are_refused_or_fitted(void **state)
+{
+    (void)state;
+    struct atom_scheme s;
+    const char *out = new_place();
+    struct atom_quantize_options o = short_options(place("odd"), out);
+    o.fit = false;
+    o.scheme.group = 40; /* attn_in has as many channels */
+    o.scheme.outliers = 41;
+    refuse_to_look(&o, ATOM_ERR_INVALID, "41 outliers are more than the 40 channels of attn_in");
+    o.scheme.outliers = 40;
+    o.scheme.group = 41;
+    refuse_to_look(&o, ATOM_ERR_INVALID, "a group of 41 is more than the 40 channels of attn_in");
+    o.scheme.group = 0;
+    o.scheme.rows_per_scale = 49;
+    refuse_to_look(&o, ATOM_ERR_INVALID, "49 rows per scale are more than the 40 rows of self_attn.o_proj");
+    o.fit = true;
+    o.scheme.group = 128;
+    o.scheme.outliers = 1000;
+    assert_ok(atom_quantize(&o, &err), &err);
+    logits_of(out, got, &s);
+    assert_true(s.group == 40 && s.outliers == 40 && s.rows_per_scale == 40);
+    o.fit = false;
+    o.scheme.wbits = o.scheme.abits = 16; /* none of it is used */
+    o.out = new_place();
+    assert_ok(atom_quantize(&o, &err), &err);
+}
+
 static void ids_are_as_good_as_text(void **state)
 {
     (void)state;
@@ -549,6 +577,7 @@ int main(void)
         cmocka_unit_test_setup(quality_falls_in_order, fresh),
         cmocka_unit_test_setup(a_run_that_stopped_goes_on, fresh),
         cmocka_unit_test_setup(what_is_made_is_looked_at, fresh),
+        cmocka_unit_test_setup(sizes_beyond_a_layers_are_refused_or_fitted, fresh),
         cmocka_unit_test_setup(what_was_made_otherwise_is_refused, fresh),
         cmocka_unit_test_setup(ids_are_as_good_as_text, fresh),
         cmocka_unit_test_setup(bad_options_are_refused, fresh),

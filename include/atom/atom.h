@@ -176,15 +176,17 @@ ATOM_API enum atom_status atom_scheme_named(const char *name, struct atom_scheme
 /* ---- quantize ---------------------------------------------------------------------------------------------------- */
 
 struct atom_quantize_options {
-    const char *model;          /* Hugging Face directory */
-    const char *out;            /* directory to make */
-    const char *calib;          /* text file, tokenized as one string with one BOS; NULL when calib_ids is set */
-    const char *calib_ids;      /* instead: JSON lines {"ids": [...]}, a window each */
-    int samples;                /* windows: the first N of the file */
-    int window;                 /* tokens a window */
-    struct atom_scheme scheme;  /* outliers -1: 128, or a quarter of the narrowest site where that is less */
-    bool resume;                /* go on from OUT.partial if model, calibration and options are the same */
-    bool overwrite;             /* exchange an existing OUT as a whole */
+    const char *model;         /* Hugging Face directory */
+    const char *out;           /* directory to make */
+    const char *calib;         /* text file, tokenized as one string with one BOS; NULL when calib_ids is set */
+    const char *calib_ids;     /* instead: JSON lines {"ids": [...]}, a window each */
+    int samples;               /* windows: the first N of the file */
+    int window;                /* tokens a window */
+    struct atom_scheme scheme; /* outliers -1: 128, or a quarter of the narrowest site where that is less */
+    bool fit;                  /* outliers, group and rows_per_scale become a layer's own size where they are more; else
+                                  that is ATOM_ERR_INVALID. For named schemes on small models */
+    bool resume;               /* go on from OUT.partial if model, calibration and options are the same */
+    bool overwrite;            /* exchange an existing OUT as a whole */
     atom_progress_fn *progress; /* may be NULL */
     void *user;
 };

@@ -10,6 +10,7 @@
 #include "quant/checksums.h"
 #include "quant/fingerprint.h"
 #include "quant/order.h"
+#include "quant/scheme_sizes.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -202,6 +203,9 @@ static enum atom_status one_rung(struct climb *c, struct atom_error *err)
     enum atom_status st = ATOM_OK;
     *c->damage = 0;
     atom_rung_scheme(c->rung, c->opt.bits, c->outliers, &row.scheme);
+    st = atom_scheme_settle(&c->cfg, true, &row.scheme, err);
+    if (st)
+        return st;
     name_rung(c, &row.scheme, &key);
     if (!atom_ablate_dir_recall(c->dir, &key, &row))
         st = make_and_score(c, &key, &row, &why);

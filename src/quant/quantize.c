@@ -5,8 +5,8 @@
 #include "quant/calib_windows.h"
 #include "quant/fingerprint.h"
 #include "quant/layer_quant.h"
-#include "quant/order.h"
 #include "quant/partial.h"
+#include "quant/scheme_sizes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,9 +94,8 @@ static enum atom_status check_options(struct run *r, struct atom_error *err)
         return st;
     if (r->cfg.quantized)
         return atom_fail(err, ATOM_ERR_INVALID, "%s is quantized already", o->model);
-    if (r->scheme.outliers < 0)
-        r->scheme.outliers = atom_outliers_quarter(128, atom_narrowest_site(&r->cfg));
-    st = atom_scheme_check(&r->scheme, r->cfg.head_dim, err);
+    st = atom_scheme_settle(&r->cfg, o->fit, &r->scheme, err);
+    st = st ? st : atom_scheme_check(&r->scheme, r->cfg.head_dim, err);
     st = st ? st : atom_tensors_open(o->model, &r->tensors, err);
     st = st ? st : atom_tensors_known(&r->cfg, r->tensors, err);
     st = st ? st : check_ends(r, err);
