@@ -2,6 +2,7 @@
 #include "eval/portrait.h"
 
 #include "base/gnuplot.h"
+#include "model/foreign_layer.h"
 #include "model/json_read.h"
 #include "model/tensor_names.h"
 #include "quant/calib_windows.h"
@@ -81,6 +82,25 @@ static enum atom_status read_order(struct painter *w, int layer, int site, struc
     return ATOM_OK;
 }
 
+/* Another program's: by group where g_idx says so, else as the model has them. */
+static enum atom_status read_foreign_orders(struct painter *w, int layer, struct atom_error *err)
+{
+    struct atom_foreign_layer foreign;
+    enum atom_status st = atom_foreign_layer_open(&w->p->cfg, w->tensors, layer, &foreign, err);
+    if (st)
+        return st;
+    for (int i = 0; i < ATOM_N_SITES; i++) {
+        struct atom_site_portrait *s = site_of(w->p, layer, i);
+        s->order = malloc((size_t)s->k * sizeof *s->order);
+        if (!s->order)
+            st = atom_fail_nomem(err, (size_t)s->k * sizeof *s->order);
+        for (int j = 0; s->order && j < s->k; j++)
+            s->order[j] = foreign.orders[i] ? foreign.orders[i][j] : j;
+    }
+    atom_foreign_layer_fini(&foreign);
+    return st;
+}
+
 static enum atom_status read_orders(struct painter *w, struct atom_error *err)
 {
     const struct atom_config *cfg = &w->p->cfg;
@@ -88,14 +108,17 @@ static enum atom_status read_orders(struct painter *w, struct atom_error *err)
     bool stored = cfg->scheme.wbits < 16 || cfg->scheme.abits < 16;
     int outliers = cfg->quantized ? cfg->scheme.outliers : atom_outliers_quarter(128, atom_narrowest_site(cfg));
     w->p->ordered = outliers > 0 && (stored || !cfg->quantized);
-    for (int l = 0; l < cfg->layers && !st; l++)
+    for (int l = 0; l < cfg->layers && !st; l++) {
         for (int i = 0; i < ATOM_N_SITES && !st; i++) {
             struct atom_site_portrait *s = site_of(w->p, l, i);
             s->k = atom_site_channels(cfg, (enum atom_site_id)i);
             s->outliers = w->p->ordered ? atom_outliers_of(outliers, s->k) : 0;
-            if (stored)
+            if (stored && !cfg->foreign.format)
                 st = read_order(w, l, i, err);
         }
+        if (!st && cfg->foreign.format)
+            st = read_foreign_orders(w, l, err);
+    }
     return st;
 }
 
@@ -193,7 +216,8 @@ static enum atom_status measure(struct painter *w, struct atom_error *err)
         st = st ? st : atom_calib_float(calib, w->layer, &seen, &why);
         if (st == ATOM_ERR_CANCELLED)
             st = atom_fail(err, st, "the picture was stopped at layer %d", w->layer);
-        st = st ? atom_fail(err, st, "%s", why.message) : keep_layer(w, energy, cfg.scheme.wbits < 16, err);
+        st = st ? atom_fail(err, st, "%s", why.message)
+                : keep_layer(w, energy, cfg.scheme.wbits < 16 || cfg.foreign.format, err);
     }
     for (int i = 0; i < ATOM_N_SITES; i++)
         free(energy[i]);
@@ -232,8 +256,12 @@ enum atom_status atom_portrait_create(const struct atom_inspect_plot_options *op
     }
     st = st ? st : atom_tensors_check(w.tensors, err);
     if (!st && !p.errors && !p.ordered && !p.measured)
-        st = atom_fail(err, ATOM_ERR_INVALID,
-                       "%s has neither errors nor outliers to draw, and no calibration text was given", opt->model);
+        st = atom_fail(
+            err, ATOM_ERR_INVALID,
+            "%s%s%s%s has neither errors nor outliers to draw; what can be drawn is what a text's activations "
+            "are like, and no calibration text was given",
+            opt->model, p.cfg.foreign.format ? " (stored as " : "",
+            p.cfg.foreign.format ? p.cfg.foreign.format->method : "", p.cfg.foreign.format ? ")" : "");
     atom_windows_fini(&w.windows);
     atom_tensors_close(w.tensors);
     if (st)
