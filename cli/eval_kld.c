@@ -55,8 +55,8 @@ static void print_table(const char *file, const struct atom_kld_result *r, int w
                 {"99 %", k->p99, c->p99},
                 {"99.9 %", k->p99_9, c->p99_9},
                 {"largest", k->max, c->max}};
-    printf("%s: %lld tokens (%lld windows of %d, %lld tokens dropped), %.1f s\n", file, (long long)r->tokens,
-           (long long)r->windows, window, (long long)r->dropped, seconds);
+    printf("%s: %lld tokens (%lld windows of %d; %lld tokens at the end fill none), %.1f s\n", file,
+           (long long)r->tokens, (long long)r->windows, window, (long long)r->dropped, seconds);
     printf("%-16s%14s%18s\n", "", "KL(A || B)", "change of log p");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         printf("%-16s%14.6f%18.6f\n", rows[i].name, rows[i].kl, rows[i].change);

@@ -42,8 +42,8 @@ static void print_json(const char *file, const struct atom_ppl_result *r, const 
 static void print_result(const char *file, const struct atom_ppl_result *r, const struct atom_ppl_options *opt,
                          double seconds)
 {
-    printf("%s: perplexity %.4f over %lld tokens (%lld windows of %d, %lld tokens dropped), %.1f s\n", file, r->ppl,
-           (long long)r->tokens, (long long)r->windows, opt->window, (long long)r->dropped, seconds);
+    printf("%s: perplexity %.4f over %lld tokens (%lld windows of %d; %lld tokens at the end fill none), %.1f s\n",
+           file, r->ppl, (long long)r->tokens, (long long)r->windows, opt->window, (long long)r->dropped, seconds);
     printf("    %.4f over %lld words, %.4f over %lld bytes: %.4f bits a byte\n", r->word_ppl, (long long)r->words,
            r->byte_ppl, (long long)r->bytes, r->bits_per_byte);
 }
@@ -114,7 +114,8 @@ static const struct cli_command cmd = {
     "eval ppl [options] MODEL FILE...",
     "Perplexity of a float or quantized model, by tokens, words and bytes. Each file is one string with one BOS,\n"
     "cut into windows that do not overlap (--stride: that do, each scoring what none before it did); the first\n"
-    "token of a window is not scored, a short last window is dropped.",
+    "token of a window is not scored, tokens at the end that fill no window are dropped (\"dropped\" of --json:\n"
+    "they alone, not what --max-windows leaves out).",
     options,
     2,
     -1,

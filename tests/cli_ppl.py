@@ -163,4 +163,18 @@ def data_sets_that_are_none():
     ppl("--dataset", "ptb", write("empty.txt", b"")).expect(1, "empty.txt", "less than one window")
 
 
+@test
+def dropped_is_what_fills_no_window():
+    args = ["eval", "ppl", TINY, text(), "--window", 64, "-q"]
+    ids = len(json.loads(shell("python3 -c 'import json; print(json.dumps({\"text\": open(\"%s\").read()}))' | "
+                               "$ATOM tokenize %s --bos" % (text(), TINY)).out)["ids"])
+    for stride in (64, 24):
+        every = atom(*args, "--json", "--stride", stride).expect(0).json()
+        some = atom(*args, "--json", "--stride", stride, "--max-windows", 2).expect(0).json()
+        assert every["windows"] == 1 + (ids - 64) // stride and some["windows"] == 2, (every, some)
+        assert every["dropped"] == some["dropped"] == (ids - 64) % stride, (ids, every, some)
+    line = atom(*args, "--max-windows", 2).expect(0).out.decode()
+    assert "2 windows of 64; %d tokens at the end fill none" % (ids % 64) in line, line
+
+
 main()

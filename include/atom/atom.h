@@ -361,7 +361,7 @@ struct atom_ppl_result {
     double ppl, nll; /* nll: mean, natural log, per scored token */
     int64_t tokens;  /* scored */
     int64_t windows;
-    int64_t dropped; /* tokens of the last, short window */
+    int64_t dropped; /* tokens at the text's end that fill no window; those that max_windows leaves out do not count */
     /* The same log-likelihood over what the scored tokens add to the text as all are decoded in turn: its bytes, and
      * the words (apart by white space) that begin there. Infinite or NaN where there are none. */
     int64_t bytes, words;
