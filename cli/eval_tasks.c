@@ -141,7 +141,7 @@ static enum atom_status score(struct task_run *run, const struct task_file *f, s
     enum atom_status st = begin_log(run, f, err);
     st = st ? st : atom_eval_task(run->model, &f->file, &run->opt, &r, err);
     cli_progress_end(&run->bar);
-    if (st == ATOM_ERR_CANCELLED && !cli_interrupted()) /* the log's doing, which says why */
+    if (st == ATOM_ERR_CANCELLED && !cli_stopped()) /* the log's doing, which says why */
         st = ATOM_OK;
     else
         st = st ? st : print_result(run, &r, cli_seconds() - started, err);

@@ -75,8 +75,12 @@ enum atom_status cli_make_folder(const char *keep, char *path, size_t room, stru
 enum atom_status cli_lock_folder(const char *path, struct atom_error *err)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return fail(err, path, errno);
+    if (fd < 0 || access(path, W_OK | X_OK)) {
+        int why = errno;
+        if (fd >= 0)
+            close(fd);
+        return fail(err, path, why);
+    }
     if (!flock(fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK)
         return ATOM_OK; /* locked, or on a file system that has no locks */
     close(fd);

@@ -13,7 +13,7 @@ enum atom_status cli_check_files(const char *const *paths, int n, struct atom_er
 
 /* A folder to work in: `keep`, made if it is not there, or, where that is NULL, a new one under TMPDIR or /tmp. */
 enum atom_status cli_make_folder(const char *keep, char *path, size_t room, struct atom_error *err);
-/* Keeps a second run out of a folder until this process ends. */
+/* Keeps a second run out of a folder, which must be one to write in, until this process ends. */
 enum atom_status cli_lock_folder(const char *path, struct atom_error *err);
 /* Whether both names lead to one file that is there; false where one is NULL. */
 bool cli_same_file(const char *a, const char *b);

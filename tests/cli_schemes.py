@@ -162,6 +162,18 @@ def everything_is_looked_at_before_anything_is_measured():
 
 
 @test
+def what_lies_in_the_way_is_told_first():
+    for name, make in (("foreign", lambda p: (os.makedirs(p + "/w8a8.partial"), write("in-way/foreign/w8a8.partial/thesis", b"x"))),
+                       ("dangling", lambda p: (os.makedirs(p), os.symlink("nowhere", p + "/w8a8"))),
+                       ("file", lambda p: (os.makedirs(p), write("in-way/file/w8a8", b"x"))),
+                       ("folder", lambda p: os.makedirs(p + "/w8a8/thesis"))):
+        keep = path("in-way/" + name)
+        make(keep)
+        r = schemes("w8a8", "--keep", keep, text()).expect(1, "atom: w8a8: ", keep + "/w8a8")
+        assert r.out == b"", r
+
+
+@test
 def damaged_checkpoints_are_made_anew():
     keep = path("damaged")
     first = schemes("w8a8,kv8", "--keep", keep, text()).expect(0).lines()

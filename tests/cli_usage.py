@@ -241,4 +241,19 @@ def usage_lines_have_what_must_be_given():
         assert must in line, line
 
 
+@test
+def a_lost_result_stops_the_work():
+    """Nobody wants to wait for hours for figures that cannot be printed."""
+    file = write("one.jsonl", '{"context": "a", "continuation": " b"}\n')
+    few = ["--samples", 1, "--window", 64, "--max-windows", 2]
+    for args in (["eval", "ppl", TINY, text(), text(), text(), "--window", 64], ["eval", "tasks", TINY, file, file, file],
+                 ["eval", "kld", TINY, TINY, text(), text(), "--window", 64],
+                 ["eval", "schemes", "-s", "w8a8,kv8", TINY, text(), "--calib", text(), *few, "--keep", path("lost")],
+                 ["ablate", TINY, text(), "--calib", text(), *few, "--only", "rtn,groups,gptq", "--work", path("lost-work")]):
+        with open(full_device(), "wb") as f:
+            r = atom(*args, "-q", stdout=f).expect(1, "standard output: ")
+        assert "stopped" in r.err or "tasks" in args, r
+    assert os.listdir(path("lost")) == [] and len(json.loads(read(path("lost-work/ablation.json")))["rungs"]) < 3
+
+
 main()

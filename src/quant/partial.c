@@ -190,7 +190,8 @@ static enum atom_status go_on(struct atom_partial *p, struct atom_error *err)
     return ATOM_OK;
 }
 
-static enum atom_status prepare(struct atom_partial *p, const struct atom_partial_run *run, struct atom_error *err)
+/* OUT.partial is empty, or an unfinished run's. */
+static enum atom_status check_partial(const struct atom_partial *p, struct atom_error *err)
 {
     struct listing list;
     enum atom_status st = list_directory(p->dir, &list, err);
@@ -199,6 +200,12 @@ static enum atom_status prepare(struct atom_partial *p, const struct atom_partia
                        "%s is there and is not an unfinished run (perhaps what %s held "
                        "before it was exchanged); it must be moved away first",
                        p->dir, p->out);
+    return st;
+}
+
+static enum atom_status prepare(struct atom_partial *p, const struct atom_partial_run *run, struct atom_error *err)
+{
+    enum atom_status st = check_partial(p, err);
     if (!st)
         st = hash_inputs(run, &p->state, err);
     if (!st && run->resume)
@@ -254,12 +261,15 @@ enum atom_status atom_partial_look(const struct atom_partial_run *run, struct at
     struct atom_quantize_found found = {ATOM_OUT_ABSENT, ""};
     json_t *now = NULL;
     enum atom_status st = init_paths(&names, run, err);
-    bool there = !st && !access(names.out, F_OK), begun = !st && !there && run->resume && !access(names.dir, F_OK);
-    if (!st && (there || begun))
+    struct stat ignored;
+    bool there = !st && !lstat(names.out, &ignored), begun = !st && !there && !lstat(names.dir, &ignored);
+    if (!st && begun)
+        st = check_partial(&names, err);
+    if (!st && (there || (begun && run->resume)))
         st = hash_inputs(run, &now, err);
     if (!st && there)
         st = look_at_out(run, now, &found, err);
-    if (!st && begun)
+    if (!st && begun && run->resume)
         st = look_at_partial(names.dir, now, err);
     json_decref(now);
     fini_paths(&names);
