@@ -28,7 +28,7 @@ static bool know_all(void *user, int line, int n, double *loglikelihoods, bool *
 
 static enum atom_status check_texts(struct scheme_run *run, struct atom_error *err)
 {
-    const struct atom_ppl_options o = {.window = run->quantize.window, .max_windows = 1};
+    const struct atom_ppl_options o = {.window = run->quantize.window, .max_windows = 1, .progress = scheme_go_on};
     enum atom_status st = ATOM_OK;
     for (int i = 0; i < run->table.n_texts && !st; i++) {
         struct atom_ppl_result ignored;
@@ -41,7 +41,7 @@ static enum atom_status check_texts(struct scheme_run *run, struct atom_error *e
 
 static enum atom_status check_tasks(struct scheme_run *run, struct atom_error *err)
 {
-    const struct atom_task_options o = {.limit = run->limit, .recall = know_all};
+    const struct atom_task_options o = {.limit = run->limit, .recall = know_all, .progress = scheme_go_on};
     enum atom_status st = ATOM_OK;
     for (int i = 0; i < run->tasks.n && !st; i++) {
         const struct atom_task_file file = {.records = {run->tasks.at[i], run->items[i].text, run->items[i].n_bytes}};

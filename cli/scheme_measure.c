@@ -37,11 +37,18 @@ void scheme_next_phase(struct scheme_run *run)
     run->bar.started = 0;
 }
 
+bool scheme_go_on(void *user, const struct atom_progress *p)
+{
+    (void)user;
+    (void)p;
+    return !cli_stopped();
+}
+
 /* Once to warm up, then timed. */
 static enum atom_status measure_speed(struct scheme_run *run, struct atom_model *m, struct scheme_row *row,
                                       struct atom_error *err)
 {
-    struct atom_ppl_options o = {.window = run->quantize.window, .max_windows = 1};
+    struct atom_ppl_options o = {.window = run->quantize.window, .max_windows = 1, .progress = scheme_go_on};
     struct atom_ppl_result r;
     enum atom_status st = atom_eval_ppl(m, run->texts[0].text, run->texts[0].n_bytes, &o, &r, err);
     double started = cli_seconds();

@@ -35,6 +35,8 @@ enum atom_status scheme_fail(struct atom_error *err, enum atom_status code, cons
     __attribute__((format(printf, 3, 4)));
 /* An atom_progress_fn that says which scheme is at work; user: struct scheme_run. */
 bool scheme_progress(void *user, const struct atom_progress *p);
+/* One that says nothing. */
+bool scheme_go_on(void *user, const struct atom_progress *p);
 void scheme_next_phase(struct scheme_run *run);
 /* Of schemes[i] with its checkpoint at `dir`, which the caller keeps. */
 struct atom_quantize_options scheme_options(struct scheme_run *run, int i, const char *dir);
