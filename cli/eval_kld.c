@@ -26,19 +26,22 @@ static json_t *spread_json(const struct atom_spread *s)
                      "p90", s->p90, "p99", s->p99, "p99.9", s->p99_9, "max", s->max);
 }
 
-static void print_json(const char *file, const struct atom_kld_result *r, int window, double seconds)
+static bool print_json(const char *file, const struct atom_kld_result *r, int window, double seconds)
 {
     json_t *o = json_pack("{s:s%, s:I, s:o, s:o, s:f, s:f, s:f, s:i, s:I, s:I, s:f}", "file", file, strlen(file),
                           "tokens", (json_int_t)r->tokens, "kl", spread_json(&r->kl), "change", spread_json(&r->change),
                           "top1", r->top1, "ppl_a", exp(r->nll_a), "ppl_b", exp(r->nll_b), "window", window, "windows",
                           (json_int_t)r->windows, "dropped", (json_int_t)r->dropped, "seconds", seconds);
     char *text = o ? json_dumps(o, JSON_REAL_PRECISION(12)) : NULL;
-    puts(text ? text : "{\"file\": null}");
+    bool named = text;
+    if (named)
+        puts(text);
     free(text);
     json_decref(o);
+    return named;
 }
 
-static void print_table(const char *file, const struct atom_kld_result *r, int window, double seconds)
+static bool print_table(const char *file, const struct atom_kld_result *r, int window, double seconds)
 {
     const struct atom_spread *k = &r->kl, *c = &r->change;
     const struct {
@@ -61,6 +64,7 @@ static void print_table(const char *file, const struct atom_kld_result *r, int w
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         printf("%-16s%14.6f%18.6f\n", rows[i].name, rows[i].kl, rows[i].change);
     printf("same top token %.3f %%; perplexity %.4f (A), %.4f (B)\n", 100 * r->top1, exp(r->nll_a), exp(r->nll_b));
+    return true;
 }
 
 static enum atom_status measure(void *user, struct eval_text *t, struct atom_error *err)
@@ -69,10 +73,10 @@ static enum atom_status measure(void *user, struct eval_text *t, struct atom_err
     return atom_eval_kld(run->a, run->b, t->text, t->n_bytes, &run->opt, &run->result, err);
 }
 
-static void print(void *user, const struct eval_text *t)
+static bool print(void *user, const struct eval_text *t)
 {
     struct kld_run *run = user;
-    (run->json ? print_json : print_table)(t->file, &run->result, run->opt.window, cli_seconds() - t->started);
+    return (run->json ? print_json : print_table)(t->file, &run->result, run->opt.window, cli_seconds() - t->started);
 }
 
 static enum atom_status execute(void *user, const char **args, int n, struct atom_error *err)

@@ -24,28 +24,33 @@ struct ppl_run {
 /* JSON knows no infinity: a text may have no word that begins where it is scored. */
 static json_t *finite_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
-static void print_json(const char *file, const struct atom_ppl_result *r, const struct atom_ppl_options *opt,
+static bool print_json(const char *file, const struct atom_ppl_result *r, const struct atom_ppl_options *opt,
                        double seconds)
 {
-    json_t *o = json_pack("{s:s%, s:I, s:f, s:f, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:f}", "file", file,
-                          strlen(file), "tokens", (json_int_t)r->tokens, "ppl", r->ppl, "nll", r->nll, "window",
-                          opt->window, "stride", opt->stride ? opt->stride : opt->window, "windows",
-                          (json_int_t)r->windows, "dropped", (json_int_t)r->dropped, "bytes", (json_int_t)r->bytes,
-                          "words", (json_int_t)r->words, "bits_per_byte", finite_or_null(r->bits_per_byte), "byte_ppl",
-                          finite_or_null(r->byte_ppl), "word_ppl", finite_or_null(r->word_ppl), "seconds", seconds);
+    json_t *o =
+        json_pack("{s:s%, s:I, s:o, s:o, s:i, s:i, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:f}", "file", file, strlen(file),
+                  "tokens", (json_int_t)r->tokens, "ppl", finite_or_null(r->ppl), "nll", finite_or_null(r->nll),
+                  "window", opt->window, "stride", opt->stride ? opt->stride : opt->window, "windows",
+                  (json_int_t)r->windows, "dropped", (json_int_t)r->dropped, "bytes", (json_int_t)r->bytes, "words",
+                  (json_int_t)r->words, "bits_per_byte", finite_or_null(r->bits_per_byte), "byte_ppl",
+                  finite_or_null(r->byte_ppl), "word_ppl", finite_or_null(r->word_ppl), "seconds", seconds);
     char *text = o ? json_dumps(o, JSON_REAL_PRECISION(12)) : NULL;
-    puts(text ? text : "{\"file\": null}");
+    bool named = text;
+    if (named)
+        puts(text);
     free(text);
     json_decref(o);
+    return named;
 }
 
-static void print_result(const char *file, const struct atom_ppl_result *r, const struct atom_ppl_options *opt,
+static bool print_result(const char *file, const struct atom_ppl_result *r, const struct atom_ppl_options *opt,
                          double seconds)
 {
     printf("%s: perplexity %.4f over %lld tokens (%lld windows of %d; %lld tokens at the end fill none), %.1f s\n",
            file, r->ppl, (long long)r->tokens, (long long)r->windows, opt->window, (long long)r->dropped, seconds);
     printf("    %.4f over %lld words, %.4f over %lld bytes: %.4f bits a byte\n", r->word_ppl, (long long)r->words,
            r->byte_ppl, (long long)r->bytes, r->bits_per_byte);
+    return true;
 }
 
 static enum atom_status score_drawn(struct ppl_run *run, const char *text, size_t n_bytes, struct atom_ppl_result *r,
@@ -71,10 +76,10 @@ static enum atom_status measure(void *user, struct eval_text *t, struct atom_err
     return st ? st : atom_eval_ppl(run->model, t->text, t->n_bytes, &run->opt, &run->result, err);
 }
 
-static void print(void *user, const struct eval_text *t)
+static bool print(void *user, const struct eval_text *t)
 {
     struct ppl_run *run = user;
-    (run->json ? print_json : print_result)(t->file, &run->result, &run->opt, cli_seconds() - t->started);
+    return (run->json ? print_json : print_result)(t->file, &run->result, &run->opt, cli_seconds() - t->started);
 }
 
 static void limit_windows(struct ppl_run *run)

@@ -18,10 +18,12 @@ static enum atom_status one_text(const struct eval_texts *t, const char *file, s
     st = t->measure(t->run, &text, err);
     cli_progress_end(t->bar);
     free(text.text);
-    if (st)
+    if (st) {
         eval_name_file(err, file);
-    else
-        t->print(t->run, &text);
+    } else if (!t->print(t->run, &text)) {
+        snprintf(err->message, sizeof err->message, "%.900s: no JSON can name it: it is not UTF-8", file);
+        st = err->code = ATOM_ERR_FORMAT;
+    }
     fflush(stdout);
     return st;
 }

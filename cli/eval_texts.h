@@ -17,7 +17,7 @@ struct eval_texts {
     int n;
     struct cli_progress *bar; /* begins anew with each */
     enum atom_status (*measure)(void *run, struct eval_text *text, struct atom_error *err);
-    void (*print)(void *run, const struct eval_text *text); /* what was measured */
+    bool (*print)(void *run, const struct eval_text *text); /* what was measured; false: no JSON can name the file */
     void *run;
 };
 

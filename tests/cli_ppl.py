@@ -177,4 +177,15 @@ def dropped_is_what_fills_no_window():
     assert "2 windows of 64; %d tokens at the end fill none" % (ids % 64) in line, line
 
 
+@test
+def names_that_no_json_holds():
+    strange = path("").encode() + b"\xff.txt"
+    with open(strange, "wb") as f:
+        f.write(read(text()))
+    few = ["--window", 64, "--max-windows", 1, "-q"]
+    for args in (["ppl", TINY, strange], ["kld", TINY, TINY, strange]):
+        atom("eval", *args, *few).expect(0)
+        assert atom("eval", *args, *few, "--json").expect(1, "not UTF-8").out == b""
+
+
 main()
