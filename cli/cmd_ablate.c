@@ -95,6 +95,8 @@ static int check(const struct cli_command *cmd, void *user, const char **args, i
         return cli_usage(cmd, "--calib FILE is missing: the text to calibrate on");
     if (cli_same_file(a->plot, args[1]) || cli_same_file(a->plot, a->opt.calib))
         return cli_usage(cmd, "--plot %s would overwrite a text", a->plot);
+    if (cli_is_model_file(a->plot, args[0]))
+        return cli_usage(cmd, "--plot %s would overwrite a file of the model", a->plot);
     if (a->keep && a->work)
         return cli_usage(cmd, "--keep and --work exclude each other");
     return a->only && !(a->opt.rungs = rungs_of(cmd, a->only)) ? CLI_USAGE : CLI_GO_ON;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* atom sample-calib MODEL -o FILE */
 #include "commands.h"
+#include "files.h"
 #include "options.h"
 #include "progress.h"
 
@@ -124,6 +125,8 @@ int cmd_sample_calib(int argc, char **argv)
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
     if (rc == CLI_GO_ON && !path)
         rc = cli_usage(&cmd, "-o FILE is missing: the file to make");
+    if (rc == CLI_GO_ON && cli_is_model_file(path, args[0]))
+        rc = cli_usage(&cmd, "-o %s would overwrite a file of the model", path);
     if (rc == CLI_GO_ON)
         rc = sample(args[0], path, &o, quiet);
     free(args);

@@ -94,6 +94,17 @@ bool cli_same_file(const char *a, const char *b)
     return a && b && !stat(a, &sa) && !stat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
 }
 
+bool cli_is_model_file(const char *path, const char *model)
+{
+    char folder[4096];
+    if (!path)
+        return false;
+    const char *slash = strrchr(path, '/'), *dot = strrchr(path, '.');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    return dot && (strcmp(dot, ".json") == 0 || strcmp(dot, ".safetensors") == 0) && access(path, F_OK) == 0 &&
+           cli_same_file(folder, model);
+}
+
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
     (void)st;

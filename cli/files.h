@@ -17,6 +17,8 @@ enum atom_status cli_make_folder(const char *keep, char *path, size_t room, stru
 enum atom_status cli_lock_folder(const char *path, struct atom_error *err);
 /* Whether both names lead to one file that is there; false where one is NULL. */
 bool cli_same_file(const char *a, const char *b);
+/* Whether it is there, in the folder of a model, and one of its files by name. */
+bool cli_is_model_file(const char *path, const char *model);
 /* A folder with all that is in it; links are not followed. One that is not there is fine. */
 enum atom_status cli_remove_tree(const char *path, struct atom_error *err);
 

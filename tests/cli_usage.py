@@ -256,4 +256,18 @@ def a_lost_result_stops_the_work():
     assert os.listdir(path("lost")) == [] and len(json.loads(read(path("lost-work/ablation.json")))["rungs"]) < 3
 
 
+@test
+def outputs_spare_the_model():
+    model = copy_model("spared")
+    for args in (["sample-calib", model, "--samples", 1, "--window", 4, "-o"],
+                 ["inspect", model, "--calib", text(), "--window", 64, "--plot"],
+                 ["ablate", model, text(), "--calib", text(), "--window", 64, "--samples", 1, "--plot"]):
+        for name in ("config.json", "model.safetensors"):
+            before = read(os.path.join(model, name))
+            for spelled in (os.path.join(model, name), os.path.join(model, ".", name)):
+                atom(*args, spelled).expect(2, "would overwrite a file of the model")
+            assert read(os.path.join(model, name)) == before
+    atom("sample-calib", model, "--samples", 1, "--window", 4, "-q", "-o", os.path.join(model, "calib.jsonl")).expect(0)
+
+
 main()
