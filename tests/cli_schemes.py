@@ -62,6 +62,17 @@ def kept_checkpoints_are_those_of_quantize():
 
 
 @test
+def what_quantize_made_is_taken_over():
+    names = ("kv3", "w8a8-smooth", "w4a16-awq", "mxfp4", "paper", "default")
+    os.mkdir(path("by-hand"))
+    for name in names:
+        out = path("by-hand/" + {"default": "w4a4kv4"}.get(name, name))
+        atom("quantize", TINY, "-o", out, "--calib", text(), "--scheme", name, "-q", *SMALL).expect(0)
+    rows = schemes(",".join(names), "--keep", path("by-hand"), text()).expect(0).lines()
+    assert [r["quantize_seconds"] for r in rows] == [0] * 7, rows
+
+
+@test
 def a_second_run_makes_nothing_anew():
     first = whole()
     before = {s: os.stat(os.path.join(path("whole"), s)).st_ino for s in ("w8a8", "kv4")}
