@@ -90,14 +90,15 @@ static void print_json(const struct ablate_rows *r, const struct atom_ablate_row
 {
     int n;
     const struct atom_rung *rung = &atom_rungs(&n)[row->rung];
-    bool change = !row->why && before && !before->why;
-    json_t *o = json_pack(
-        "{s:s, s:i, s:s?, s:o, s:o, s:o, s:I, s:I, s:i, s:i, s:f, s:f, s:b}", "rung", rung->name, "bits", row->bits,
-        "recipe", row->bits == 4 ? rung->recipe : NULL, "ppl", row->why ? json_null() : json_real(row->ppl.ppl), "nll",
-        row->why ? json_null() : json_real(row->ppl.nll), "change",
-        change ? json_real(row->ppl.ppl - before->ppl.ppl) : json_null(), "tokens", (json_int_t)row->ppl.tokens,
-        "windows", (json_int_t)row->ppl.windows, "window", r->opt->window, "samples", r->opt->samples,
-        "quantize_seconds", row->quantize_seconds, "eval_seconds", row->eval_seconds, "remembered", row->remembered);
+    bool change = !row->why && before && !before->why && isfinite(row->ppl.ppl - before->ppl.ppl);
+    json_t *o = json_pack("{s:s, s:i, s:s?, s:o, s:o, s:o, s:I, s:I, s:i, s:i, s:f, s:f, s:b}", "rung", rung->name,
+                          "bits", row->bits, "recipe", row->bits == 4 ? rung->recipe : NULL, "ppl",
+                          row->why || isinf(row->ppl.ppl) ? json_null() : json_real(row->ppl.ppl), "nll",
+                          row->why ? json_null() : json_real(row->ppl.nll), "change",
+                          change ? json_real(row->ppl.ppl - before->ppl.ppl) : json_null(), "tokens",
+                          (json_int_t)row->ppl.tokens, "windows", (json_int_t)row->ppl.windows, "window",
+                          r->opt->window, "samples", r->opt->samples, "quantize_seconds", row->quantize_seconds,
+                          "eval_seconds", row->eval_seconds, "remembered", row->remembered);
     json_t *scheme = scheme_fields(&row->scheme);
     json_object_set_new(o, "scheme", scheme);
     char *text = o && scheme ? json_dumps(o, JSON_REAL_PRECISION(9)) : NULL;
@@ -116,6 +117,8 @@ void ablate_rows_add(struct ablate_rows *r, const struct atom_ablate_row *row)
             print_head(r, row);
         print_row(row, before);
     }
+    if (row->damage)
+        fprintf(stderr, "atom: %s; it was made anew\n", row->damage);
     if (row->why)
         fprintf(stderr, "atom: %s\n", row->why);
     r->begins_ladder = false;
@@ -124,6 +127,7 @@ void ablate_rows_add(struct ablate_rows *r, const struct atom_ablate_row *row)
         return; /* the plot lacks a row; memory this short ends the run itself */
     r->at = more;
     r->at[r->n] = *row;
+    r->at[r->n].damage = NULL;
     r->at[r->n++].why = row->why ? "" : NULL;
 }
 

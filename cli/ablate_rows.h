@@ -10,7 +10,7 @@ struct ablate_rows {
     const struct atom_ablate_options *opt;
     bool json;
     bool begins_ladder;         /* the next row is another ladder's first */
-    struct atom_ablate_row *at; /* [n], malloc'd; `why` is "" or NULL */
+    struct atom_ablate_row *at; /* [n], malloc'd; `why` is "" or NULL, `damage` NULL */
     int n;
 };
 

@@ -245,6 +245,8 @@ static int draw(const struct cli_command *cmd, struct request *r)
         return cli_usage(cmd, "--plot draws: it goes with neither --json nor --tensors");
     if (cli_same_file(r->out, r->plot.calib))
         return cli_usage(cmd, "--plot %s would overwrite the text", r->out);
+    if (cli_is_model_file(r->out, r->plot.model))
+        return cli_usage(cmd, "--plot %s would overwrite a file of the model", r->out);
     cli_progress_init(&bar, r->quiet);
     cli_catch_interrupts();
     r->plot.progress = cli_progress_show;

@@ -1,164 +1,114 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* atom quantize MODEL -o OUT --calib FILE */
 #include "commands.h"
-#include "options.h"
-#include "progress.h"
+#include "execute.h"
+#include "quantize_scheme.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* What the command line said; -1 and NULL leave the scheme's value. */
-struct request {
-    const char *scheme;
-    int wbits, abits, kvbits, group, outliers, outlier_bits, rows_per_scale, kv_rope, rotate, lm_head, format,
-        smooth_search;
-    float act_clip, weight_clip, kv_clip, smooth, asymmetric;
-    bool search, no_search, no_gptq, gptq, quiet;
+struct job {
+    struct atom_quantize_options options;
+    struct quantize_scheme scheme;
+    struct cli_progress bar;
+    bool quiet;
 };
 
-static void apply(const struct request *r, struct atom_scheme *s)
-{
-    static const unsigned rotations[] = {0, ATOM_ROTATE_QK, ATOM_ROTATE_V, ATOM_ROTATE_QK | ATOM_ROTATE_V};
-    const struct {
-        int from, *to;
-    } ints[] = {{r->wbits, &s->wbits},          {r->abits, &s->abits},
-                {r->kvbits, &s->kvbits},        {r->group, &s->group},
-                {r->outliers, &s->outliers},    {r->rows_per_scale, &s->rows_per_scale},
-                {r->lm_head, &s->lm_head_bits}, {r->outlier_bits, &s->outlier_bits}};
-    for (size_t i = 0; i < sizeof ints / sizeof ints[0]; i++)
-        if (ints[i].from >= 0)
-            *ints[i].to = ints[i].from;
-    if (r->format >= 0)
-        s->format = (enum atom_format)r->format;
-    if (r->act_clip > 0)
-        s->act_clip = r->act_clip;
-    if (r->kv_clip > 0)
-        s->kv_clip = r->kv_clip;
-    if (r->weight_clip > 0) {
-        s->weight_clip = r->weight_clip;
-        s->clip_search = false;
-    }
-    if (r->search || r->no_search)
-        s->clip_search = r->search;
-    if (r->no_gptq || r->gptq)
-        s->gptq = r->gptq;
-    if (r->smooth >= 0)
-        s->smooth = r->smooth;
-    if (r->smooth_search >= 0)
-        s->smooth_search = (enum atom_smooth_search)r->smooth_search;
-    if (r->asymmetric >= 0)
-        s->asymmetric = r->asymmetric;
-    if (r->kv_rope >= 0)
-        s->kv_rope = r->kv_rope == 0 ? ATOM_KV_PRE : ATOM_KV_POST;
-    if (r->rotate >= 0)
-        s->rotate = rotations[r->rotate];
-}
+static bool is_list(const struct job *j) { return strcmp(j->scheme.name, "list") == 0; }
 
-/* The names of all schemes and what they are, a line each. */
-static const char *list_schemes(char *text, size_t room)
+static int check(const struct cli_command *cmd, void *user, const char **args, int n)
 {
-    int n, used = 0;
-    const struct atom_named_scheme *s = atom_named_schemes(&n);
-    for (int i = 0; i < n && (size_t)used < room; i++) {
-        char names[64];
-        snprintf(names, sizeof names, "%s%s%s", s[i].name, s[i].also ? ", " : "", s[i].also ? s[i].also : "");
-        used += snprintf(text + used, room - (size_t)used, "  %-18s  %s\n", names, s[i].about);
-    }
-    return text;
-}
-
-static int run(const struct cli_command *cmd, const struct request *r, struct atom_quantize_options *o)
-{
-    struct atom_error err = {0};
-    struct cli_progress bar;
+    struct job *j = user;
+    struct atom_quantize_options *o = &j->options;
+    if (is_list(j))
+        return CLI_GO_ON;
+    o->model = n ? args[0] : NULL;
     if (!o->model)
         return cli_usage(cmd, "an argument is missing: usage: atom %s", cmd->usage);
     if (!o->out)
         return cli_usage(cmd, "-o OUT is missing: the directory to make");
     if (!o->calib == !o->calib_ids)
         return cli_usage(cmd, o->calib ? "--calib and --calib-ids exclude each other" : "--calib FILE is missing");
-    if (atom_scheme_named(r->scheme, &o->scheme, &err))
-        return cli_usage(cmd, "%s", err.message);
-    apply(r, &o->scheme);
-    cli_progress_init(&bar, r->quiet);
-    cli_catch_interrupts();
-    o->progress = cli_progress_show;
-    o->user = &bar;
-    double started = cli_seconds();
-    enum atom_status st = atom_quantize(o, &err);
-    cli_progress_end(&bar);
-    if (st)
-        return cli_fail(&err);
-    if (!r->quiet)
-        fprintf(stderr, "%s is ready after %.1f s\n", o->out, cli_seconds() - started);
-    return 0;
+    return quantize_scheme_settle(cmd, &j->scheme, o);
 }
+
+static enum atom_status execute(void *user, const char **args, int n, struct atom_error *err)
+{
+    struct job *j = user;
+    char schemes[4096];
+    (void)args;
+    (void)n;
+    if (is_list(j)) {
+        fputs(quantize_scheme_list(schemes, sizeof schemes), stdout);
+        return ATOM_OK;
+    }
+    j->options.progress = cli_progress_show;
+    j->options.user = &j->bar;
+    double started = cli_seconds();
+    enum atom_status st = atom_quantize(&j->options, err);
+    cli_progress_end(&j->bar);
+    if (!st && !j->quiet)
+        fprintf(stderr, "%s is ready after %.1f s\n", j->options.out, cli_seconds() - started);
+    return st;
+}
+
+static struct job job = {.options = {.samples = 64, .window = 1024}, .scheme = QUANTIZE_SCHEME_AS_NAMED("default")};
+
+static const struct cli_option options[] = {
+    {"output", 'o', CLI_TEXT, "OUT", &job.options.out, 0, 0, "directory to make", NULL},
+    {"calib", 0, CLI_TEXT, "FILE", &job.options.calib, 0, 0, "calibration text", NULL},
+    {"calib-ids", 0, CLI_TEXT, "FILE", &job.options.calib_ids, 0, 0,
+     "instead: JSON lines {\"ids\": [...]}, a window each", NULL},
+    {"samples", 0, CLI_INT, "N", &job.options.samples, 1, 1 << 20, "windows to calibrate on, the file's first (64)",
+     NULL},
+    {"window", 0, CLI_INT, "T", &job.options.window, 2, 1 << 20, "tokens a window (1024)", NULL},
+    {"scheme", 's', CLI_TEXT, "NAME", &job.scheme.name, 0, 0,
+     "what the options below start from (default): one of those at the end, or list", NULL},
+    {"recipe", 0, CLI_TEXT, "NAME", &job.scheme.name, 0, 0, "the same, as it used to be called", NULL},
+    {"wbits", 0, CLI_INT, "B", &job.scheme.wbits, 2, 16, "bits of a weight: 2, 3, 4, 8; 16 as it was", NULL},
+    {"abits", 0, CLI_INT, "B", &job.scheme.abits, 3, 16, "bits of an activation: 3, 4, 8; 16 float", NULL},
+    {"kvbits", 0, CLI_INT, "B", &job.scheme.kvbits, 3, 16, "bits of the KV cache: 3, 4, 8, 16", NULL},
+    {"group", 0, CLI_INT, "G", &job.scheme.group, 0, 1 << 20, "input channels per scale; 0: a whole row", NULL},
+    {"outliers", 0, CLI_INT, "O", &job.scheme.outliers, 0, 1 << 20, "channels a site kept in more bits", NULL},
+    {"outlier-bits", 0, CLI_INT, "B", &job.scheme.outlier_bits, 8, 16, "bits of those: 8, or 16 (float, simulated)",
+     NULL},
+    {"format", 0, CLI_WORD, "int|fp4|nvfp4|mxfp4", &job.scheme.format, 0, 0,
+     "what 4 bits stand for; all but int are simulated in float32", NULL},
+    {"rows-per-scale", 0, CLI_INT, "C", &job.scheme.rows_per_scale, 1, 1 << 20, "output rows per weight scale", NULL},
+    {"act-clip", 0, CLI_FLOAT, "R", &job.scheme.act_clip, 0.01, 1,
+     "share of the largest activation that a scale covers", NULL},
+    {"weight-clip", 0, CLI_FLOAT, "R", &job.scheme.weight_clip, 0.01, 1, "the same of weights, instead of the search",
+     NULL},
+    {"search-clip", 0, CLI_FLAG, NULL, &job.scheme.search, 0, 0, "search each weight group's clip by measured error",
+     NULL},
+    {"no-search-clip", 0, CLI_FLAG, NULL, &job.scheme.no_search, 0, 0, "no search: the clip as it is", NULL},
+    {"kv-clip", 0, CLI_FLOAT, "R", &job.scheme.kv_clip, 0.01, 1, "the same of keys and values", NULL},
+    {"gptq", 0, CLI_FLAG, NULL, &job.scheme.gptq, 0, 0, "compensate each column's rounding in the next ones", NULL},
+    {"no-gptq", 0, CLI_FLAG, NULL, &job.scheme.no_gptq, 0, 0, "round to nearest", NULL},
+    {"smooth", 0, CLI_FLOAT, "S", &job.scheme.smooth, 0, 1,
+     "even out channel sizes inside a group, this strongly; 0: not", NULL},
+    {"smooth-search", 0, CLI_WORD, "none|peak|rms", &job.scheme.smooth_search, 0, 0,
+     "try strengths up to that at each site: SmoothQuant's, or AWQ's", NULL},
+    {"asymmetric", 0, CLI_FLOAT, "A", &job.scheme.asymmetric, 0, 1,
+     "share of the error so far that the next weights make up for (with GPTQ)", NULL},
+    {"kv-rope", 0, CLI_WORD, "pre|post", &job.scheme.kv_rope, 0, 0, "keys are cached before or after RoPE", NULL},
+    {"rotate", 0, CLI_WORD, "none|qk|v|qkv", &job.scheme.rotate, 0, 0, "Hadamard rotation of heads before the cache",
+     NULL},
+    {"lm-head-bits", 0, CLI_INT, "B", &job.scheme.lm_head, 8, 16, "bits of the head: 16 as it was, or 8", NULL},
+    {"resume", 0, CLI_FLAG, NULL, &job.options.resume, 0, 0, "go on from OUT.partial after the last finished layer",
+     NULL},
+    {"overwrite", 0, CLI_FLAG, NULL, &job.options.overwrite, 0, 0, "replace OUT as a whole if it exists", NULL},
+    {"quiet", 'q', CLI_FLAG, NULL, &job.quiet, 0, 0, "no progress", NULL},
+    {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
 
 int cmd_quantize(int argc, char **argv)
 {
-    struct atom_quantize_options o = {.samples = 64, .window = 1024};
-    struct request r = {.scheme = "default",
-                        .wbits = -1,
-                        .abits = -1,
-                        .kvbits = -1,
-                        .group = -1,
-                        .outliers = -1,
-                        .outlier_bits = -1,
-                        .format = -1,
-                        .rows_per_scale = -1,
-                        .kv_rope = -1,
-                        .rotate = -1,
-                        .lm_head = -1,
-                        .smooth_search = -1,
-                        .smooth = -1,
-                        .asymmetric = -1};
     char schemes[4096], epilogue[5000];
     snprintf(epilogue, sizeof epilogue,
              "schemes (--scheme list shows them alone):\n%s\n"
              "examples:\n  atom quantize models/tiny -o /tmp/tiny-w4a4 --calib models/tiny/eval.txt --samples 8 "
              "--window 256\n  atom quantize MODEL -o OUT --calib FILE --scheme w4a16-gptq",
-             list_schemes(schemes, sizeof schemes));
-    const struct cli_option options[] = {
-        {"output", 'o', CLI_TEXT, "OUT", &o.out, 0, 0, "directory to make", NULL},
-        {"calib", 0, CLI_TEXT, "FILE", &o.calib, 0, 0, "calibration text", NULL},
-        {"calib-ids", 0, CLI_TEXT, "FILE", &o.calib_ids, 0, 0, "instead: JSON lines {\"ids\": [...]}, a window each",
-         NULL},
-        {"samples", 0, CLI_INT, "N", &o.samples, 1, 1 << 20, "windows to calibrate on, the file's first (64)", NULL},
-        {"window", 0, CLI_INT, "T", &o.window, 2, 1 << 20, "tokens a window (1024)", NULL},
-        {"scheme", 's', CLI_TEXT, "NAME", &r.scheme, 0, 0,
-         "what the options below start from (default): one of those at the end, or list", NULL},
-        {"recipe", 0, CLI_TEXT, "NAME", &r.scheme, 0, 0, "the same, as it used to be called", NULL},
-        {"wbits", 0, CLI_INT, "B", &r.wbits, 2, 16, "bits of a weight: 2, 3, 4, 8; 16 as it was", NULL},
-        {"abits", 0, CLI_INT, "B", &r.abits, 3, 16, "bits of an activation: 3, 4, 8; 16 float", NULL},
-        {"kvbits", 0, CLI_INT, "B", &r.kvbits, 3, 16, "bits of the KV cache: 3, 4, 8, 16", NULL},
-        {"group", 0, CLI_INT, "G", &r.group, 0, 1 << 20, "input channels per scale; 0: a whole row", NULL},
-        {"outliers", 0, CLI_INT, "O", &r.outliers, 0, 1 << 20, "channels a site kept in more bits", NULL},
-        {"outlier-bits", 0, CLI_INT, "B", &r.outlier_bits, 8, 16, "bits of those: 8, or 16 (float, simulated)", NULL},
-        {"format", 0, CLI_WORD, "int|fp4|nvfp4|mxfp4", &r.format, 0, 0,
-         "what 4 bits stand for; all but int are simulated in float32", NULL},
-        {"rows-per-scale", 0, CLI_INT, "C", &r.rows_per_scale, 1, 1 << 20, "output rows per weight scale", NULL},
-        {"act-clip", 0, CLI_FLOAT, "R", &r.act_clip, 0.01, 1, "share of the largest activation that a scale covers",
-         NULL},
-        {"weight-clip", 0, CLI_FLOAT, "R", &r.weight_clip, 0.01, 1, "the same of weights, instead of the search", NULL},
-        {"search-clip", 0, CLI_FLAG, NULL, &r.search, 0, 0, "search each weight group's clip by measured error", NULL},
-        {"no-search-clip", 0, CLI_FLAG, NULL, &r.no_search, 0, 0, "no search: the clip as it is", NULL},
-        {"kv-clip", 0, CLI_FLOAT, "R", &r.kv_clip, 0.01, 1, "the same of keys and values", NULL},
-        {"gptq", 0, CLI_FLAG, NULL, &r.gptq, 0, 0, "compensate each column's rounding in the next ones", NULL},
-        {"no-gptq", 0, CLI_FLAG, NULL, &r.no_gptq, 0, 0, "round to nearest", NULL},
-        {"smooth", 0, CLI_FLOAT, "S", &r.smooth, 0, 1, "even out channel sizes inside a group, this strongly; 0: not",
-         NULL},
-        {"smooth-search", 0, CLI_WORD, "none|peak|rms", &r.smooth_search, 0, 0,
-         "try strengths up to that at each site: SmoothQuant's, or AWQ's", NULL},
-        {"asymmetric", 0, CLI_FLOAT, "A", &r.asymmetric, 0, 1,
-         "share of the error so far that the next weights make up for (with GPTQ)", NULL},
-        {"kv-rope", 0, CLI_WORD, "pre|post", &r.kv_rope, 0, 0, "keys are cached before or after RoPE", NULL},
-        {"rotate", 0, CLI_WORD, "none|qk|v|qkv", &r.rotate, 0, 0, "Hadamard rotation of heads before the cache", NULL},
-        {"lm-head-bits", 0, CLI_INT, "B", &r.lm_head, 8, 16, "bits of the head: 16 as it was, or 8", NULL},
-        {"resume", 0, CLI_FLAG, NULL, &o.resume, 0, 0, "go on from OUT.partial after the last finished layer", NULL},
-        {"overwrite", 0, CLI_FLAG, NULL, &o.overwrite, 0, 0, "replace OUT as a whole if it exists", NULL},
-        {"quiet", 'q', CLI_FLAG, NULL, &r.quiet, 0, 0, "no progress", NULL},
-        {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
+             quantize_scheme_list(schemes, sizeof schemes));
     const struct cli_command cmd = {
         "quantize MODEL -o OUT --calib FILE [options]",
         "Makes a low-bit checkpoint: activations reordered by energy with the outlier channels in INT8, weights by\n"
@@ -167,15 +117,6 @@ int cmd_quantize(int argc, char **argv)
         0,
         1,
         epilogue};
-    const char **args = calloc((size_t)argc + 1, sizeof *args);
-    int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
-    if (rc == CLI_GO_ON && strcmp(r.scheme, "list") == 0) {
-        fputs(schemes, stdout);
-        rc = cli_finish(0);
-    } else if (rc == CLI_GO_ON) {
-        o.model = n ? args[0] : NULL;
-        rc = run(&cmd, &r, &o);
-    }
-    free(args);
-    return rc;
+    const struct cli_work work = {&cmd, check, execute, &job, &job.bar, &job.quiet};
+    return cli_execute(&work, argc, argv);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* atom sample-calib MODEL -o FILE */
 #include "commands.h"
+#include "files.h"
 #include "options.h"
 #include "progress.h"
 
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static enum atom_status fail(struct atom_error *err, const char *path, int errnum)
@@ -17,22 +19,24 @@ static enum atom_status fail(struct atom_error *err, const char *path, int errnu
     return err->code;
 }
 
-/* PATH.tmp while it is written, PATH once all is there. */
+/* PATH.tmp while it is written, PATH once all is there. A device or a link keeps being one: it is written itself. */
 struct output {
     const char *path;
-    char *temporary;
+    char *written;
+    bool in_place;
     FILE *f;
 };
 
 static enum atom_status open_output(const char *path, struct output *out, struct atom_error *err)
 {
-    *out = (struct output){.path = path};
-    if (asprintf(&out->temporary, "%s.tmp", path) < 0) {
-        out->temporary = NULL;
+    struct stat st;
+    *out = (struct output){.path = path, .in_place = !lstat(path, &st) && !S_ISREG(st.st_mode)};
+    if (asprintf(&out->written, "%s%s", path, out->in_place ? "" : ".tmp") < 0) {
+        out->written = NULL;
         return fail(err, path, ENOMEM);
     }
-    out->f = fopen(out->temporary, "w");
-    return out->f ? ATOM_OK : fail(err, out->temporary, errno);
+    out->f = fopen(out->written, "w");
+    return out->f ? ATOM_OK : fail(err, out->written, errno);
 }
 
 static enum atom_status print_window(const struct output *out, const int32_t *ids, int n, struct atom_error *err)
@@ -42,7 +46,7 @@ static enum atom_status print_window(const struct output *out, const int32_t *id
     for (int i = 0; i < n; i++)
         fprintf(out->f, "%s%d", i ? ", " : "", ids[i]);
     fputs("]}\n", out->f);
-    return ferror(out->f) ? fail(err, out->temporary, errno ? errno : EIO) : ATOM_OK;
+    return ferror(out->f) ? fail(err, out->written, errno ? errno : EIO) : ATOM_OK;
 }
 
 /* Puts what was written in its place, or, after a failure, takes it away. */
@@ -50,17 +54,18 @@ static enum atom_status close_output(struct output *out, enum atom_status st, st
 {
     if (out->f) {
         errno = 0;
-        bool bad = ferror(out->f) || fflush(out->f) || fsync(fileno(out->f));
+        /* What is no file, a terminal say, may know no fsync. */
+        bool bad = ferror(out->f) || fflush(out->f) || (fsync(fileno(out->f)) && errno != EINVAL && errno != EROFS);
         int why = errno;
         bad |= fclose(out->f) != 0;
         if (!st && bad)
-            st = fail(err, out->temporary, why ? why : EIO);
-        if (!st && rename(out->temporary, out->path))
+            st = fail(err, out->written, why ? why : EIO);
+        if (!st && !out->in_place && rename(out->written, out->path))
             st = fail(err, out->path, errno);
-        if (st)
-            unlink(out->temporary);
+        if (st && !out->in_place)
+            unlink(out->written);
     }
-    free(out->temporary);
+    free(out->written);
     return st;
 }
 
@@ -120,6 +125,8 @@ int cmd_sample_calib(int argc, char **argv)
     int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
     if (rc == CLI_GO_ON && !path)
         rc = cli_usage(&cmd, "-o FILE is missing: the file to make");
+    if (rc == CLI_GO_ON && cli_is_model_file(path, args[0]))
+        rc = cli_usage(&cmd, "-o %s would overwrite a file of the model", path);
     if (rc == CLI_GO_ON)
         rc = sample(args[0], path, &o, quiet);
     free(args);

@@ -58,13 +58,18 @@ static enum atom_status check_lines(const struct eval_log *log, struct atom_erro
     return ATOM_OK;
 }
 
+/* Or like the beginning of one. */
+static bool looks_like_log(const char *text, size_t n_bytes)
+{
+    static const char begin[] = "{\"log\": 1, ";
+    return memcmp(text, begin, n_bytes < sizeof begin - 1 ? n_bytes : sizeof begin - 1) == 0;
+}
+
 /* Whole lines; *kept: their bytes. */
 static enum atom_status read_lines(struct eval_log *log, const char *text, size_t n_bytes, size_t *kept,
                                    struct atom_error *err)
 {
-    static const char begin[] = "{\"log\": 1, ";
-    size_t n_begin = n_bytes < sizeof begin - 1 ? n_bytes : sizeof begin - 1;
-    if (memcmp(text, begin, n_begin) != 0)
+    if (!looks_like_log(text, n_bytes))
         return fail(log, ATOM_ERR_FORMAT, err, "line 1 is not what a log of 'eval tasks' has there");
     const char *at = text, *end = text + n_bytes, *stop;
     for (; (stop = memchr(at, '\n', (size_t)(end - at))); at = stop + 1) {
@@ -91,19 +96,35 @@ static enum atom_status resume(struct eval_log *log, int fd, struct atom_error *
 }
 
 /* Devices and pipes cannot be cut, and need not be. */
-static bool cut(int fd)
+static enum atom_status begin_anew(struct eval_log *log, int fd, bool overwrite, struct atom_error *err)
 {
+    char head[16];
     struct stat st;
-    return fstat(fd, &st) == 0 && (!S_ISREG(st.st_mode) || ftruncate(fd, 0) == 0);
+    if (fstat(fd, &st))
+        return lost(log, err);
+    if (!S_ISREG(st.st_mode) || st.st_size == 0)
+        return ATOM_OK;
+    if (!overwrite) {
+        snprintf(err->message, sizeof err->message,
+                 "%.300s is there already; --resume goes on with it, --overwrite begins it anew", log->name);
+        return err->code = ATOM_ERR_INVALID;
+    }
+    ssize_t n = pread(fd, head, sizeof head, 0);
+    if (n >= 0 && !looks_like_log(head, (size_t)n)) {
+        snprintf(err->message, sizeof err->message, "%.300s is not a log of 'eval tasks' and is not overwritten",
+                 log->name);
+        return err->code = ATOM_ERR_INVALID;
+    }
+    return n >= 0 && ftruncate(fd, 0) == 0 ? ATOM_OK : lost(log, err);
 }
 
-enum atom_status eval_log_open(struct eval_log *log, const char *name, bool resumes, struct atom_error *err)
+enum atom_status eval_log_open(struct eval_log *log, const char *name, enum eval_log_mode mode, struct atom_error *err)
 {
     *log = (struct eval_log){.name = name};
     if (!name)
         return ATOM_OK;
     log->lines = json_array();
-    int fd = open(name, (resumes ? O_RDWR : O_WRONLY) | O_CREAT | O_CLOEXEC, 0666);
+    int fd = open(name, (mode == EVAL_LOG_NEW ? O_WRONLY : O_RDWR) | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0)
         return lost(log, err);
     log->out = fdopen(fd, "w");
@@ -113,9 +134,7 @@ enum atom_status eval_log_open(struct eval_log *log, const char *name, bool resu
     }
     if (flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
         return fail(log, ATOM_ERR_IO, err, "another run writes this log");
-    if (resumes)
-        return resume(log, fd, err);
-    return cut(fd) ? ATOM_OK : lost(log, err);
+    return mode == EVAL_LOG_RESUME ? resume(log, fd, err) : begin_anew(log, fd, mode == EVAL_LOG_OVERWRITE, err);
 }
 
 /* ---- one file ---------------------------------------------------------------------------------------------------- */

@@ -21,9 +21,14 @@ struct eval_log {
     size_t at;     /* the first of them that has not been used */
 };
 
-/* Begins a new log or, with `resume`, reads what is there; a last line without its end is cut off. One run at a time
- * has the log. */
-enum atom_status eval_log_open(struct eval_log *log, const char *name, bool resume, struct atom_error *err);
+/* What becomes of a log that is there. */
+enum eval_log_mode {
+    EVAL_LOG_NEW,      /* it is refused, unless it is empty */
+    EVAL_LOG_RESUME,   /* it is read, and gone on with; a last line without its end is cut off */
+    EVAL_LOG_OVERWRITE /* it is emptied; a file that is no log is refused */
+};
+/* One run at a time has the log. */
+enum atom_status eval_log_open(struct eval_log *log, const char *name, enum eval_log_mode mode, struct atom_error *err);
 
 /* Before and after each file. ATOM_ERR_INVALID when the log was begun with something else than this signature. */
 enum atom_status eval_log_begin(struct eval_log *log, const struct eval_task_name *task, const char *signature,

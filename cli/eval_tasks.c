@@ -3,9 +3,8 @@
 #include "eval_log.h"
 #include "eval_measures.h"
 #include "eval_scores.h"
+#include "execute.h"
 #include "files.h"
-#include "options.h"
-#include "progress.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +22,13 @@ struct task_run {
     struct atom_task_options opt;
     struct cli_progress bar;
     struct eval_log log;
-    bool json, by_subtask;
+    bool json, by_subtask, quiet;
     int widest; /* name of the table's first column */
+    /* beyond opt, as the command line has it */
+    const char *labels, *log_name;
+    uint64_t seed;
+    bool resume, overwrite;
+    struct task_file examples;
 };
 
 /* ---- files in ---------------------------------------------------------------------------------------------------- */
@@ -137,7 +141,7 @@ static enum atom_status score(struct task_run *run, const struct task_file *f, s
     enum atom_status st = begin_log(run, f, err);
     st = st ? st : atom_eval_task(run->model, &f->file, &run->opt, &r, err);
     cli_progress_end(&run->bar);
-    if (st == ATOM_ERR_CANCELLED && !cli_interrupted()) /* the log's doing, which says why */
+    if (st == ATOM_ERR_CANCELLED && !cli_stopped()) /* the log's doing, which says why */
         st = ATOM_OK;
     else
         st = st ? st : print_result(run, &r, cli_seconds() - started, err);
@@ -154,125 +158,126 @@ static enum atom_status one_file(struct task_run *run, struct task_file *f, stru
     return st;
 }
 
-static enum atom_status all_files(struct task_run *run, const char **files, int n, const char *labels,
-                                  struct atom_error *err)
+static enum atom_status all_files(struct task_run *run, const char **files, int n, struct atom_error *err)
 {
-    enum atom_status st = atom_model_open(run->dir, &run->model, err);
-    if (!st && !run->json)
+    enum atom_status st = ATOM_OK;
+    if (!run->json)
         eval_print_head(run->widest);
     for (int i = 0; i < n && !st; i++) {
-        struct task_file f = {.name = files[i], .labels = labels};
+        struct task_file f = {.name = files[i], .labels = run->labels};
         st = one_file(run, &f, err);
     }
     return st;
 }
 
-/* What the command line asks for, beyond run->opt. */
-struct asked {
-    const char *labels, *log;
-    uint64_t seed;
-    bool resume;
-    struct task_file examples;
-};
-
-static enum atom_status execute(struct task_run *run, struct asked *asked, const char **args, int n,
-                                struct atom_error *err)
+static void settle(struct task_run *run, const char *dir)
 {
-    struct atom_error at_close = {0};
-    run->dir = args[0];
-    run->opt.seed = (uint32_t)asked->seed;
+    run->dir = dir;
+    run->opt.seed = (uint32_t)run->seed;
     run->widest = run->by_subtask ? 50 : 20;
     run->opt.progress = show;
     run->opt.user = run;
-    enum atom_status st = eval_log_open(&run->log, asked->log, asked->resume, err);
-    if (asked->log) {
+    if (run->log_name) {
         run->opt.on_item = eval_log_item;
-        run->opt.recall = asked->resume ? eval_log_recall : NULL;
+        run->opt.recall = run->resume ? eval_log_recall : NULL;
         run->opt.item_user = run->opt.recall_user = &run->log;
     }
-    if (!st && asked->examples.name) {
-        st = read_task(&asked->examples, err);
-        run->opt.examples = &asked->examples.file;
-    }
-    st = st ? st : all_files(run, args + 1, n - 1, asked->labels, err);
-    free_task(&asked->examples);
-    if (eval_log_close(&run->log, &at_close) && !st) {
-        *err = at_close;
-        st = err->code;
+}
+
+static enum atom_status open_inputs(struct task_run *run, const char *const *files, int n, struct atom_error *err)
+{
+    const char *const others[] = {run->labels, run->examples.name, run->examples.labels};
+    enum atom_status st = cli_check_files(files, n, err);
+    st = st ? st : cli_check_files(others, 3, err);
+    st = st ? st : atom_model_open(run->dir, &run->model, err);
+    if (!st && run->examples.name) {
+        st = read_task(&run->examples, err);
+        run->opt.examples = &run->examples.file;
     }
     return st;
 }
 
-static int check(const struct cli_command *cmd, const struct task_run *run, const struct asked *a, const char **args,
-                 int n)
+static enum atom_status execute(void *user, const char **args, int n, struct atom_error *err)
 {
-    if (a->resume && !a->log)
-        return cli_usage(cmd, "--resume goes on with a --log FILE");
-    const char *const others[] = {a->labels, a->examples.name, a->examples.labels};
+    struct task_run *run = user;
+    struct atom_error at_close = {0};
+    enum eval_log_mode mode = run->resume ? EVAL_LOG_RESUME : run->overwrite ? EVAL_LOG_OVERWRITE : EVAL_LOG_NEW;
+    settle(run, args[0]);
+    enum atom_status st = open_inputs(run, args + 1, n - 1, err);
+    st = st ? st : eval_log_open(&run->log, run->log_name, mode, err);
+    st = st ? st : all_files(run, args + 1, n - 1, err);
+    if (eval_log_close(&run->log, &at_close) && !st) {
+        *err = at_close;
+        st = err->code;
+    }
+    free_task(&run->examples);
+    atom_model_close(run->model);
+    return st;
+}
+
+static int check(const struct cli_command *cmd, void *user, const char **args, int n)
+{
+    const struct task_run *r = user;
+    if ((r->resume || r->overwrite) && !r->log_name)
+        return cli_usage(cmd, r->resume ? "--resume goes on with a --log FILE" : "--overwrite is for a --log FILE");
+    if (r->resume && r->overwrite)
+        return cli_usage(cmd, "--resume goes on with a log, --overwrite begins it anew: one of them");
+    const char *const others[] = {r->labels, r->examples.name, r->examples.labels};
     for (int i = 1; i < n + 3; i++)
-        if (cli_same_file(a->log, i < n ? args[i] : others[i - n]))
-            return cli_usage(cmd, "--log %s would overwrite what is read", a->log);
-    if (a->labels && n > 2)
+        if (cli_same_file(r->log_name, i < n ? args[i] : others[i - n]))
+            return cli_usage(cmd, "--log %s would overwrite what is read", r->log_name);
+    if (r->labels && n > 2)
         return cli_usage(cmd, "--labels are those of one file");
-    if (a->examples.name && !run->opt.n_examples)
+    if (r->examples.name && !r->opt.n_examples)
         return cli_usage(cmd, "--examples are for --few-shot N");
-    if (a->seed > UINT32_MAX)
+    if (r->seed > UINT32_MAX)
         return cli_usage(cmd, "--seed takes a whole number from 0 to %u", UINT32_MAX);
-    if (a->examples.labels && !a->examples.name)
+    if (r->examples.labels && !r->examples.name)
         return cli_usage(cmd, "--example-labels are those of --examples FILE");
     return CLI_GO_ON;
 }
 
+static struct task_run run = {.seed = 1234};
+
+static const struct cli_option options[] = {
+    {"format", 0, CLI_WORD, ATOM_TASK_FORMATS, &run.opt.format, 0, 0, "what the files are, where not items as above",
+     NULL},
+    {"labels", 0, CLI_TEXT, "FILE", &run.labels, 0, 0, "a label a line (piqa, winogrande)", NULL},
+    {"few-shot", 'k', CLI_INT, "N", &run.opt.n_examples, 0, 255, "N solved examples in front of each item", NULL},
+    {"examples", 0, CLI_TEXT, "FILE", &run.examples.name, 0, 0,
+     "they are drawn from here, not from the file's other items", NULL},
+    {"example-labels", 0, CLI_TEXT, "FILE", &run.examples.labels, 0, 0, "the labels of these", NULL},
+    {"seed", 0, CLI_SIZE, "N", &run.seed, 0, 0, "chooses the examples (1234)", NULL},
+    {"limit", 0, CLI_INT, "N", &run.opt.limit, 0, 1 << 30, "score the first N items of a file (0: all)", NULL},
+    {"cut", 0, CLI_FLAG, NULL, &run.opt.cut, 0, 0, "items longer than the model's positions lose their first tokens",
+     NULL},
+    {"by-subtask", 0, CLI_FLAG, NULL, &run.by_subtask, 0, 0, "a line for each \"task\" that items name too", NULL},
+    {"log", 0, CLI_TEXT, "FILE", &run.log_name, 0, 0, "one JSON line an item: log-likelihoods and what they chose",
+     NULL},
+    {"resume", 0, CLI_FLAG, NULL, &run.resume, 0, 0, "go on where the log of a stopped run ends", NULL},
+    {"overwrite", 0, CLI_FLAG, NULL, &run.overwrite, 0, 0, "begin a log that is there anew", NULL},
+    {"json", 0, CLI_FLAG, NULL, &run.json, 0, 0, "one JSON line a file", NULL},
+    {"quiet", 'q', CLI_FLAG, NULL, &run.quiet, 0, 0, "no progress", NULL},
+    {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
+
+static const struct cli_command cmd = {
+    "eval tasks [options] MODEL FILE...",
+    "Multiple choice, scored as lm-evaluation-harness does. Each file holds JSON lines of one of these forms:\n"
+    "  {\"context\": TEXT, \"choices\": [TEXT, ...], \"gold\": INDEX}\n"
+    "  {\"contexts\": [TEXT, ...], \"continuation\": TEXT, \"gold\": INDEX}\n"
+    "  {\"context\": TEXT, \"continuation\": TEXT}\n"
+    "or the records of a data set as it is published, whose --format says how they become items.",
+    options,
+    2,
+    -1,
+    "examples:\n"
+    "  atom eval tasks MODEL --json piqa.jsonl winogrande.jsonl\n"
+    "  atom eval tasks MODEL --format piqa valid.jsonl --labels valid-labels.lst\n"
+    "  atom eval tasks MODEL --format mmlu -k 5 --examples dev.jsonl test.jsonl --by-subtask\n"
+    "  atom eval tasks MODEL hellaswag.jsonl --log items.log --resume"};
+
 int eval_tasks(int argc, char **argv)
 {
-    struct task_run run = {0};
-    struct atom_task_options *opt = &run.opt;
-    struct asked asked = {.seed = 1234};
-    bool quiet = false;
-    const struct cli_option options[] = {
-        {"format", 0, CLI_WORD, ATOM_TASK_FORMATS, &opt->format, 0, 0, "what the files are, where not items as above",
-         NULL},
-        {"labels", 0, CLI_TEXT, "FILE", &asked.labels, 0, 0, "a label a line (piqa, winogrande)", NULL},
-        {"few-shot", 'k', CLI_INT, "N", &opt->n_examples, 0, 255, "N solved examples in front of each item", NULL},
-        {"examples", 0, CLI_TEXT, "FILE", &asked.examples.name, 0, 0,
-         "they are drawn from here, not from the file's other items", NULL},
-        {"example-labels", 0, CLI_TEXT, "FILE", &asked.examples.labels, 0, 0, "the labels of these", NULL},
-        {"seed", 0, CLI_SIZE, "N", &asked.seed, 0, 0, "chooses the examples (1234)", NULL},
-        {"limit", 0, CLI_INT, "N", &opt->limit, 0, 1 << 30, "score the first N items of a file (0: all)", NULL},
-        {"cut", 0, CLI_FLAG, NULL, &opt->cut, 0, 0, "items longer than the model's positions lose their first tokens",
-         NULL},
-        {"by-subtask", 0, CLI_FLAG, NULL, &run.by_subtask, 0, 0, "a line for each \"task\" that items name too", NULL},
-        {"log", 0, CLI_TEXT, "FILE", &asked.log, 0, 0, "one JSON line an item: log-likelihoods and what they chose",
-         NULL},
-        {"resume", 0, CLI_FLAG, NULL, &asked.resume, 0, 0, "go on where the log of a stopped run ends", NULL},
-        {"json", 0, CLI_FLAG, NULL, &run.json, 0, 0, "one JSON line a file", NULL},
-        {"quiet", 'q', CLI_FLAG, NULL, &quiet, 0, 0, "no progress", NULL},
-        {NULL, 0, CLI_FLAG, NULL, NULL, 0, 0, NULL, NULL}};
-    const struct cli_command cmd = {
-        "eval tasks [options] MODEL FILE...",
-        "Multiple choice, scored as lm-evaluation-harness does. Each file holds JSON lines of one of these forms:\n"
-        "  {\"context\": TEXT, \"choices\": [TEXT, ...], \"gold\": INDEX}\n"
-        "  {\"contexts\": [TEXT, ...], \"continuation\": TEXT, \"gold\": INDEX}\n"
-        "  {\"context\": TEXT, \"continuation\": TEXT}\n"
-        "or the records of a data set as it is published, whose --format says how they become items.",
-        options,
-        2,
-        -1,
-        "examples:\n"
-        "  atom eval tasks MODEL --json piqa.jsonl winogrande.jsonl\n"
-        "  atom eval tasks MODEL --format piqa valid.jsonl --labels valid-labels.lst\n"
-        "  atom eval tasks MODEL --format mmlu -k 5 --examples dev.jsonl test.jsonl --by-subtask\n"
-        "  atom eval tasks MODEL hellaswag.jsonl --log items.log --resume"};
-    const char **args = calloc((size_t)argc + 1, sizeof *args);
-    struct atom_error err = {0};
-    int n, rc = args ? cli_parse(&cmd, argc, argv, args, &n) : 1;
-    rc = rc == CLI_GO_ON ? check(&cmd, &run, &asked, args, n) : rc;
-    if (rc == CLI_GO_ON) {
-        cli_progress_init(&run.bar, quiet);
-        cli_catch_interrupts();
-        rc = cli_finish(execute(&run, &asked, args, n, &err) ? cli_fail(&err) : 0);
-    }
-    atom_model_close(run.model);
-    free(args);
-    return rc;
+    const struct cli_work work = {&cmd, check, execute, &run, &run.bar, &run.quiet};
+    return cli_execute(&work, argc, argv);
 }

@@ -25,6 +25,8 @@ void cli_catch_interrupts(void)
 
 bool cli_interrupted(void) { return interrupted != 0; }
 
+bool cli_stopped(void) { return interrupted != 0 || ferror(stdout); }
+
 double cli_seconds(void)
 {
     struct timespec t;
@@ -66,14 +68,14 @@ bool cli_progress_show(void *user, const struct atom_progress *p)
     if (c->started <= 0)
         c->started = c->last = now;
     if (c->quiet)
-        return !cli_interrupted();
+        return !cli_stopped();
     if (p->note) {
         fprintf(stderr, "%s%s\n", c->terminal && c->shown ? "\r\033[K" : "", p->note);
         c->shown = false;
     }
     bool due = now - c->last > (c->terminal ? 0.1 : 10) || p->done >= p->total;
     if (!due || p->done <= 0)
-        return !cli_interrupted();
+        return !cli_stopped();
     double rate = p->done / (now - c->started + 1e-9);
     print_time(left, sizeof left, p->done > 0 ? (p->total - p->done) / rate : 0);
     if (c->terminal)
@@ -84,7 +86,7 @@ bool cli_progress_show(void *user, const struct atom_progress *p)
             c->terminal ? "" : "\n");
     c->last = now;
     c->shown = c->terminal;
-    return !cli_interrupted();
+    return !cli_stopped();
 }
 
 void cli_progress_end(struct cli_progress *p)

@@ -19,5 +19,7 @@ double cli_seconds(void);
 /* Makes SIGINT and SIGTERM ask running work to stop (the second one ends the process). */
 void cli_catch_interrupts(void);
 bool cli_interrupted(void);
+/* Whether work is to stop: a signal came, or standard output takes no more. */
+bool cli_stopped(void);
 
 #endif

@@ -80,6 +80,24 @@ def what_is_there_is_not_done_again():
 
 
 @test
+def a_damaged_checkpoint_is_made_anew():
+    args = ["--keep", path("damaged"), "--only", "rtn,groups", "--json"]
+    first = ablate(*args).expect(0).lines()
+    folder = path("damaged/w4a4-groups/")
+    name = folder + sorted(f for f in os.listdir(folder) if f.endswith(".safetensors"))[1]
+    data = bytearray(read(name))
+    data[-1] ^= 64
+    with open(name, "wb") as f:
+        f.write(data)
+    # What is remembered needs no checkpoint; what is scored anew does.
+    assert ablate(*args).expect(0).err == ""
+    again = ablate(*args, "--window", 64, "--max-windows", 3).expect(0, "w4a4-groups", "has the checksum", "made anew")
+    straight = ablate("--only", "rtn,groups", "--json", "--max-windows", 3).expect(0).lines()
+    assert [l["ppl"] for l in again.lines()] == [l["ppl"] for l in straight] and again.err.count("\n") == 1, again
+    assert ablate(*args).expect(0).lines()[1]["ppl"] == first[1]["ppl"]
+
+
+@test
 def another_calibration_is_refused():
     ladder()
     other = write("other.txt", read(text()) + b" More.")
@@ -205,7 +223,10 @@ def what_is_told_before_hours_go_by():
     ablate("--window", 4096).expect(1, "2048 positions")
     for model, words in ((quantized(), "quantized already"), (path("no-model"), "no-model")):
         atom("ablate", model, text(), "--calib", text(), "-q", *SMALL).expect(1, words)
-    atom("ablate", TINY, no_text, "--calib", text(), "-q", *SMALL).expect(1, "less than one window")
+    atom("ablate", TINY, no_text, "--calib", text(), "-q", *SMALL).expect(1, "short.txt: ", "less than one window")
+    no_utf8 = write("bytes.txt", read(text()) + b"\xff")
+    atom("ablate", TINY, no_utf8, "--calib", text(), "-q", *SMALL).expect(1, "bytes.txt: ", "UTF-8")
+    ablate(calib=no_utf8).expect(1, "bytes.txt: ", "UTF-8")
     atom("ablate", TINY, path("none.txt"), "--calib", text(), "-q", *SMALL).expect(1, "none.txt: No such file")
     ablate("--keep", path("no/such")).expect(1, "no/such")
     write("a-file", b"x")

@@ -246,4 +246,22 @@ def what_else_says_compressed_is_refused():
         refused("ct-acts" + "".join(fields), dict(config, config_groups=q), words)
 
 
+@test
+def channels_of_others_are_drawn():
+    if not shutil.which("gnuplot"):
+        raise Skip("there is no gnuplot")
+    by_group = dict(gptq_tensors(7))
+    for name in [n for n in by_group if n.endswith(("gate_proj.g_idx", "up_proj.g_idx"))]:
+        by_group[name] = ("I32", [256], array.array("i", [(255 - i) // 128 for i in range(256)]).tobytes())
+    for model, method in ((exported(), "compressed-tensors"), (put_model("by-group", by_group, dict(GPTQ, desc_act=True)), "gptq")):
+        out = path("foreign.svg")
+        atom("inspect", model, "--plot", out, "-q").expect(
+            1, "%s (stored as %s) has neither errors nor outliers" % (os.path.basename(model), method), "(--calib FILE)")
+        assert not os.path.exists(out)
+        atom("inspect", model, "--plot", out, "-q", "--calib", EVAL, "--samples", 2, "--window", 64).expect(0)
+        svg = read(out).decode()
+        assert "Root mean square of each channel" in svg and "Which channels" not in svg and "Error" not in svg
+        os.remove(out)
+
+
 main()

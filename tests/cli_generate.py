@@ -267,4 +267,19 @@ def tokenize_lines():
         atom("tokenize", TINY, stdin=b'{"text": "x"}\n' + bad + b"\n").expect(1, "line 2")
 
 
+@test
+def sampled_windows_go_where_they_are_told():
+    args = ["sample-calib", TINY, "-q", "--samples", 1, "--window", 8, "-o"]
+    write("target.jsonl", b"old")
+    os.symlink("target.jsonl", path("link.jsonl"))
+    atom(*args, path("link.jsonl")).expect(0)
+    assert os.path.islink(path("link.jsonl")) and json.loads(read(path("target.jsonl")))["ids"]
+    os.mkdir(path("a-folder"))
+    atom(*args, path("a-folder")).expect(1, "a-folder: Is a directory")
+    assert json.loads(atom(*args, "/dev/stdout").expect(0).out)["ids"]
+    full = full_device()
+    atom(*args, full).expect(1, "full: No space left")
+    assert stat.S_ISCHR(os.stat(full).st_mode)
+
+
 main()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Each header compiles alone; the public one as C++ too. What is written over a vec header compiles after the scalar one,
-# what is written over a dot header after the AVX2 tier's.
+# what is written over a dot header after the AVX2 tier's. And includes go down the list of rooms (docs/design.md, section 5).
 set -u
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -39,3 +39,16 @@ if command -v g++ >/dev/null; then
 else
     echo 'skip atom.h_as_cplusplus: there is no g++'
 fi
+
+# Of each room, the rooms that stand above it.
+above=
+for room in bench eval quant engine model backend cuda kernels base; do
+    name=includes_of_${room}_go_down
+    upward=$([ -z "$above" ] || grep -rnE "#include \"(${above#|})/" "src/$room" --include='*.[ch]' --include='*.cu' --include='*.cuh' | head -n 1)
+    if [ -n "$upward" ]; then
+        echo "not ok $name: $upward"
+    else
+        echo "ok $name"
+    fi
+    above="$above|$room"
+done

@@ -145,4 +145,19 @@ def a_plot_spares_its_text():
     assert read(file) == read(text())
 
 
+@test
+def devices_links_and_folders_stay_what_they_are():
+    if not shutil.which("gnuplot"):
+        raise Skip("there is no gnuplot")
+    os.mkdir(path("folder"))
+    r = measured(TINY, out="folder").expect(1, "folder: Is a directory")
+    write("target.svg", b"old")
+    os.symlink("target.svg", path("link.svg"))
+    measured(TINY, out="link.svg").expect(0)
+    assert os.path.islink(path("link.svg")) and b"</svg>" in read(path("target.svg"))
+    full = full_device()
+    measured(TINY, out="full").expect(1, "full: No space left")
+    assert stat.S_ISCHR(os.stat(full).st_mode)
+
+
 main()

@@ -36,7 +36,7 @@ def a_quantized_model_against_its_float_original():
 def for_people():
     r = kld(TINY, quantized(), "--window", 128, "--max-windows", 2, text()).expect(0)
     lines = r.out.decode().splitlines()
-    assert r.err == "" and lines[0].startswith(text() + ": 254 tokens (2 windows of 128, "), r
+    assert r.err == "" and lines[0].startswith(text() + ": 254 tokens (2 windows of 128; "), r
     assert "KL(A || B)" in lines[1] and "change of log p" in lines[1], r
     assert [l[:16].strip() for l in lines[2:13]] == ["mean", "standard error", "least", "0.1 %", "1 %", "10 %", "median",
                                                      "90 %", "99 %", "99.9 %", "largest"], r

@@ -163,4 +163,29 @@ def data_sets_that_are_none():
     ppl("--dataset", "ptb", write("empty.txt", b"")).expect(1, "empty.txt", "less than one window")
 
 
+@test
+def dropped_is_what_fills_no_window():
+    args = ["eval", "ppl", TINY, text(), "--window", 64, "-q"]
+    ids = len(json.loads(shell("python3 -c 'import json; print(json.dumps({\"text\": open(\"%s\").read()}))' | "
+                               "$ATOM tokenize %s --bos" % (text(), TINY)).out)["ids"])
+    for stride in (64, 24):
+        every = atom(*args, "--json", "--stride", stride).expect(0).json()
+        some = atom(*args, "--json", "--stride", stride, "--max-windows", 2).expect(0).json()
+        assert every["windows"] == 1 + (ids - 64) // stride and some["windows"] == 2, (every, some)
+        assert every["dropped"] == some["dropped"] == (ids - 64) % stride, (ids, every, some)
+    line = atom(*args, "--max-windows", 2).expect(0).out.decode()
+    assert "2 windows of 64; %d tokens at the end fill none" % (ids % 64) in line, line
+
+
+@test
+def names_that_no_json_holds():
+    strange = path("").encode() + b"\xff.txt"
+    with open(strange, "wb") as f:
+        f.write(read(text()))
+    few = ["--window", 64, "--max-windows", 1, "-q"]
+    for args in (["ppl", TINY, strange], ["kld", TINY, TINY, strange]):
+        atom("eval", *args, *few).expect(0)
+        assert atom("eval", *args, *few, "--json").expect(1, "not UTF-8").out == b""
+
+
 main()

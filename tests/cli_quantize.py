@@ -275,6 +275,64 @@ def a_full_disk_is_an_error():
 
 
 @test
+def sizes_beyond_a_layers_are_refused():
+    for options, words in ((["--group", 257], "a group of 257 is more than the 256 channels of attn_in"),
+                           (["--outliers", 257], "257 outliers are more than the 256 channels of attn_in"),
+                           (["--rows-per-scale", 257], "257 rows per scale are more than the 256 rows of self_attn.q_proj")):
+        quantize("beyond", *TINIER, *options).expect(1, words)
+    assert not os.path.exists(path("beyond"))
+    quantize("up-to", *TINIER, "--group", 256, "--outliers", 256, "--rows-per-scale", 256).expect(0)
+
+
+@test
+def options_that_do_nothing_are_refused():
+    for options, a, b in ((["--smooth-search", "peak", "--smooth", 0], "--smooth-search", "--smooth 0"),
+                          (["--scheme", "w8a8", "--smooth-search", "rms"], "--smooth-search", "--smooth 0"),
+                          (["--asymmetric", 0.5, "--no-gptq"], "--asymmetric", "--gptq"),
+                          (["--scheme", "w8a8", "--asymmetric", 1], "--asymmetric", "--gptq (the scheme is 'w8a8')"),
+                          (["--scheme", "w4a16-gptq", "--smooth", 0.5], "--smooth", "--abits 16 without --smooth-search"),
+                          (["--gptq", "--no-gptq"], "--gptq", "--no-gptq"),
+                          (["--search-clip", "--no-search-clip"], "--search-clip", "--no-search-clip"),
+                          (["--outliers", 0, "--outlier-bits", 16], "--outlier-bits", "--outliers 0"),
+                          (["--scheme", "w4a16", "--act-clip", 0.9], "--act-clip", "--abits 16"),
+                          (["--kvbits", 16, "--kv-clip", 0.9], "--kv-clip", "--kvbits 16"),
+                          (["--scheme", "kv4", "--group", 64], "--group", "--wbits 16 --abits 16"),
+                          (["--scheme", "kv4", "--outliers", 4], "--outliers", "--wbits 16 --abits 16"),
+                          (["--scheme", "kv4", "--format", "fp4"], "--format", "--wbits 16 --abits 16")) + tuple(
+            (["--wbits", 16, *o], o[0], "--wbits 16") for o in (
+                ["--smooth", 0.5], ["--smooth-search", "peak"], ["--asymmetric", 0.5], ["--gptq"], ["--search-clip"],
+                ["--weight-clip", 0.9], ["--rows-per-scale", 2])):
+        quantize("nothing", *TINIER, *options).expect(2, a, b)
+    assert not os.path.exists(path("nothing")) and not os.path.exists(path("nothing.partial"))
+
+
+@test
+def what_a_scheme_has_and_options_switch_off_is_not_reported():
+    def scheme(*options):
+        quantize("off", *TINIER, "--overwrite", *options).expect(0)
+        return atom("inspect", path("off"), "--json").expect(0).json()["scheme"]
+    assert scheme("--no-gptq")["asymmetric"] == 0
+    assert scheme("--scheme", "w8a8-smooth", "--smooth", 0)["smooth_search"] == "none"
+    s = scheme("--wbits", 16)
+    assert (s["gptq"], s["clip_search"], s["smooth"], s["asymmetric"]) == (False, False, 0, 0), s
+
+
+@test
+def calibration_files_are_named():
+    os.mkdir(path("folder"))
+    for name, data, words in (("short.txt", b"Few words.", "less than one window of 96"), ("empty.txt", b"", "less than one window"),
+                              ("bytes.txt", read(text())[:1000] + b"\xff", "UTF-8"), ("some.txt", read(text())[:2000], "6 samples"),
+                              ("gone.txt", None, "No such file"), ("folder", None, "directory")):
+        if data is not None:
+            write(name, data)
+        atom("quantize", TINY, "-o", path("never"), "--calib", path(name), "-q", *SMALL).expect(1, path(name), words)
+    for data, words in (("", "0 windows"), ("x\n", "line 1"), ('{"ids": [1, 2]}\n', "line 1"), ('{"ids": %s}\n' % ([1] * 96), "1 windows")):
+        atom("quantize", TINY, "-o", path("never"), "--calib-ids", write("ids.jsonl", data), "-q", *SMALL).expect(
+            1, path("ids.jsonl"), words)
+    atom("quantize", TINY, "-o", path("never"), "--calib-ids", path("folder"), "-q", *SMALL).expect(1, path("folder"), "directory")
+
+
+@test
 def a_directory_that_cannot_be_made():
     quantize("no/such/parent").expect(1, "no/such/parent")
     quantize("dev/null").expect(1)

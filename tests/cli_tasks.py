@@ -97,7 +97,7 @@ def same_numbers_on_every_tier():
     file, want = items("choices.jsonl", CHOICES), None
     for way in ([], ["--cpu", "scalar"], ["--cpu", "avx2"], ["--threads", 1], ["--threads", 3]):
         log = path("way.jsonl")
-        r = atom(*way, "eval", "tasks", quantized(), "-q", "--log", log, file)
+        r = atom(*way, "eval", "tasks", quantized(), "-q", "--log", log, "--overwrite", file)
         if r.rc and "this processor has no" in r.err:
             continue
         r.expect(0)
@@ -142,7 +142,7 @@ def same_scores(a, b):
 
 def run_logged(*args):
     log = path("logged.jsonl")
-    run("--log", log, *args).expect(0)
+    run("--log", log, "--overwrite", *args).expect(0)
     return logged(log)
 
 
@@ -213,7 +213,8 @@ def examples_in_front():
 @test
 def usage():
     file = items("choices.jsonl", CHOICES)
-    for args, word in ((["--resume", file], "--log"), (["--labels", file, file, file], "one file"),
+    for args, word in ((["--resume", file], "--log"), (["--overwrite", file], "--log"),
+                       (["--resume", "--overwrite", "--log", path("x"), file], "--overwrite"), (["--labels", file, file, file], "one file"),
                        (["--examples", file, file], "--few-shot"), (["--format", "glue", file], "arc|blimp"),
                        (["-k", 1, "--example-labels", file, file], "--examples"), (["-k", 256, file], "255"), (["--seed", 2**32, file], "4294967295")):
         run(*args).expect(2, word)
@@ -226,7 +227,7 @@ def two_files(many):
 @once
 def uninterrupted(many):
     """Log and scores of a run that nobody stopped."""
-    log = path("whole.log")
+    log = path("whole-%d.log" % many)
     r = run("--json", "--by-subtask", "--log", log, *two_files(many)).expect(0)
     return read(log), scores(r)
 
@@ -296,6 +297,23 @@ def logs_of_other_runs():
         fcntl.flock(f, fcntl.LOCK_EX)
         run("--log", path("held.log"), many).expect(1, "held.log: another run")
     assert read(path("held.log")) == whole
+
+
+@test
+def a_log_that_is_there_is_kept():
+    whole, _ = uninterrupted(8)
+    for data in (whole, whole[:len(whole) // 2], b"notes"):
+        log = write("kept.log", data)
+        r = run("--log", log, *two_files(8)).expect(1, "kept.log is there already", "--resume", "--overwrite")
+        assert read(log) == data and r.out == b"", r
+    run("--log", log, "--overwrite", *two_files(8)).expect(1, "kept.log is not a log of 'eval tasks'")
+    assert read(log) == b"notes"
+    for data in (whole[:len(whole) // 2], b"", b'{"log"'):
+        run("--log", write("kept.log", data), "--overwrite", *two_files(8)).expect(0)
+        assert read(log) == whole
+    run("--log", write("kept.log", b""), *two_files(8)).expect(0)
+    assert read(log) == whole
+    run("--log", "/dev/null", *two_files(8)).expect(0)
 
 
 @test

@@ -221,4 +221,53 @@ def standard_output_that_is_lost():
     assert len(json.loads(read(out))["ids"]) == 8
 
 
+@test
+def files_that_are_not_there_are_told_before_others_are_scored():
+    good = write("good.jsonl", '{"context": "a", "continuation": " b"}\n')
+    for args in (["ppl", TINY, text()], ["kld", TINY, TINY, text()]):
+        r = atom("eval", *args, path("no.txt"), "--window", 64, "--max-windows", 1, "-q").expect(1, "no.txt: No such file")
+        assert r.out == b"", r
+    for more in ([path("no.txt")], ["--labels", path("no.txt")], ["-k", 1, "--examples", path("no.txt")]):
+        r = atom("eval", "tasks", TINY, good, *more, "-q").expect(1, "no.txt: No such file")
+        assert r.out == b"", r
+    assert atom("eval", "tasks", TINY, good, path(""), "-q").expect(1, "directory").out == b""
+
+
+@test
+def usage_lines_have_what_must_be_given():
+    for words, must in ((["quantize"], "--calib FILE"), (["quantize"], "-o OUT"), (["ablate"], "--calib FILE"),
+                        (["eval", "schemes"], "--calib FILE"), (["sample-calib"], "-o FILE")):
+        line = atom(*words, "--help").expect(0).out.decode().splitlines()[0]
+        assert must in line, line
+
+
+@test
+def a_lost_result_stops_the_work():
+    """Nobody wants to wait for hours for figures that cannot be printed."""
+    file = write("one.jsonl", '{"context": "a", "continuation": " b"}\n')
+    few = ["--samples", 1, "--window", 64, "--max-windows", 2]
+    for args in (["eval", "ppl", TINY, text(), text(), text(), "--window", 64], ["eval", "tasks", TINY, file, file, file],
+                 ["eval", "kld", TINY, TINY, text(), text(), "--window", 64],
+                 ["eval", "schemes", "-s", "w8a8,kv8", TINY, text(), "--calib", text(), *few, "--keep", path("lost")],
+                 ["ablate", TINY, text(), "--calib", text(), *few, "--only", "rtn,groups,gptq", "--work", path("lost-work")]):
+        with open(full_device(), "wb") as f:
+            r = atom(*args, "-q", stdout=f).expect(1, "standard output: ")
+        assert "stopped" in r.err or "tasks" in args, r
+    assert os.listdir(path("lost")) == [] and len(json.loads(read(path("lost-work/ablation.json")))["rungs"]) < 3
+
+
+@test
+def outputs_spare_the_model():
+    model = copy_model("spared")
+    for args in (["sample-calib", model, "--samples", 1, "--window", 4, "-o"],
+                 ["inspect", model, "--calib", text(), "--window", 64, "--plot"],
+                 ["ablate", model, text(), "--calib", text(), "--window", 64, "--samples", 1, "--plot"]):
+        for name in ("config.json", "model.safetensors"):
+            before = read(os.path.join(model, name))
+            for spelled in (os.path.join(model, name), os.path.join(model, ".", name)):
+                atom(*args, spelled).expect(2, "would overwrite a file of the model")
+            assert read(os.path.join(model, name)) == before
+    atom("sample-calib", model, "--samples", 1, "--window", 4, "-q", "-o", os.path.join(model, "calib.jsonl")).expect(0)
+
+
 main()

@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -146,6 +147,18 @@ def copy_model(name, source=TINY):
     for f in os.listdir(path(name)):
         os.chmod(os.path.join(path(name), f), 0o644)
     return path(name)
+
+
+def full_device():
+    """A device of our own that is always full: one that a failing test replaces by a file is no loss."""
+    name = path("full")
+    try:
+        if not os.path.exists(name):
+            os.mknod(name, 0o666 | stat.S_IFCHR, os.makedev(1, 7))
+        open(name, "wb").close()
+    except OSError:
+        raise Skip("no device can be made here")
+    return name
 
 
 def add_tensor(model, name, shape=(4,)):

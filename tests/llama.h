@@ -244,7 +244,8 @@ static inline void put_calibration(const char *dir)
 /* Options for a quick run on DIR/calib.txt. */
 static inline struct atom_quantize_options quick_options(const char *model, const char *out, const char *calib)
 {
-    struct atom_quantize_options o = {.model = model, .out = out, .calib = calib, .samples = 4, .window = 64};
+    struct atom_quantize_options o = {
+        .model = model, .out = out, .calib = calib, .samples = 4, .window = 64, .fit = true};
     struct atom_error err = {0};
     assert_ok(atom_scheme_named("default", &o.scheme, &err), &err);
     o.scheme.outliers = -1;

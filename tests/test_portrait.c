@@ -46,7 +46,7 @@ static void quantize(const char *name, const struct atom_scheme *scheme)
     snprintf(out, sizeof out, "%s/%s", home, name);
     snprintf(model, sizeof model, "%s/odd", home);
     struct atom_quantize_options o = {
-        .model = model, .out = out, .calib = calib, .samples = 2, .window = 48, .scheme = *scheme};
+        .model = model, .out = out, .calib = calib, .samples = 2, .window = 48, .scheme = *scheme, .fit = true};
     assert_ok(atom_quantize(&o, &err), &err);
 }
 
@@ -152,6 +152,52 @@ static void nothing_to_draw_is_an_error(void **state)
     memset(&err, 0, sizeof err);
 }
 
+/* Labels of a "set ytics (...)" line that lie in the y range the plot after it has. */
+static int labels_in_range(const char *line)
+{
+    double from, to;
+    int n = 0;
+    const char *end = strchr(line, '\n'), *range = strstr(line, "set yrange [");
+    assert_int_equal(sscanf(range, "set yrange [%lf:%lf]", &from, &to), 2);
+    for (const char *at = strstr(line, "' "); at && at < end; at = strstr(at + 2, "' ")) {
+        double mark = strtod(at + 2, NULL);
+        n += mark >= from && mark <= to;
+    }
+    return n;
+}
+
+static void every_logarithmic_axis_has_two_labels(void **state)
+{
+    (void)state;
+    double values[] = {1, 1};
+    int32_t order[] = {0, 1};
+    struct atom_site_portrait sites[ATOM_N_SITES];
+    struct atom_portrait p = {.name = "x", .sites = sites, .measured = true, .text = "text"};
+    p.cfg.layers = 1;
+    for (int i = 0; i < ATOM_N_SITES; i++)
+        sites[i] = (struct atom_site_portrait){.k = 2, .order = order, .rms = values};
+    for (double low = 1e-7; low < 1e5; low *= 1.17)
+        for (double wide = 1; wide < 1e5; wide *= 2.3) {
+            char *script = NULL;
+            size_t n_bytes;
+            int axes = 0;
+            values[0] = low;
+            values[1] = low * wide;
+            FILE *f = open_memstream(&script, &n_bytes);
+            assert_non_null(f);
+            atom_portrait_put(f, &p, 1);
+            assert_int_equal(fclose(f), 0);
+            for (const char *line = strstr(script, "set ytics ("); line;
+                 line = strstr(line + 1, "set ytics ("), axes++) {
+                int n = labels_in_range(line);
+                if (n < 2 || n > 6)
+                    fail_msg("%d labels for sizes of %g to %g: %.*s", n, values[0], values[1], 200, line);
+            }
+            assert_int_equal(axes, ATOM_N_SITES);
+            free(script);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -159,6 +205,7 @@ int main(void)
         cmocka_unit_test(a_quantized_model_shows_channels_in_their_own_places),
         cmocka_unit_test(without_a_text_there_are_orders_and_errors),
         cmocka_unit_test(nothing_to_draw_is_an_error),
+        cmocka_unit_test(every_logarithmic_axis_has_two_labels),
     };
     return cmocka_run_group_tests_name("portrait", tests, start, finish);
 }

@@ -189,6 +189,32 @@ static void rtn_ties_and_zeros(void **state)
     atom_qlinear_free(q);
 }
 
+static void scales_that_no_half_holds_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        struct atom_weight_options opt;
+        float large; /* at [1, 2] of [2, 4]; its scale just fits, twice that does not */
+        const char *words;
+    } cases[] = {{{4, 0, 0, 1, 1.0f, false, {0}}, 7 * 65000.0f, "weights of row 1 are too large for a scale"},
+                 {{8, 2, 0, 1, 1.0f, false, {0}}, 127 * 65000.0f, "weights of row 1"},
+                 {{4, 2, 0, 2, 1.0f, false, {0}}, 7 * 65000.0f, "weights of row 0"},
+                 {{4, 0, 0, 1, 1.0f, false, {ATOM_FORMAT_FP4, 8}}, 6 * 65000.0f, "weights of row 1"},
+                 {{4, 0, 2, 1, 1.0f, false, {0}}, 127 * 65000.0f, "outliers of row 1 are too large for a scale"},
+                 {{4, 0, 2, 1, 1.0f, false, {ATOM_FORMAT_INT, 16}}, 65504.0f, "an outlier of row 1 is too large"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct atom_error err = {0};
+        struct atom_qlinear *q = NULL;
+        float w[8] = {1, 2, 3, 4, 5, 6, cases[i].large, 8};
+        check(atom_quantize_rtn("giant", w, 2, 4, &cases[i].opt, NULL, &q, &err), &err);
+        atom_qlinear_free(q);
+        w[6] *= -2;
+        assert_int_equal(atom_quantize_rtn("giant", w, 2, 4, &cases[i].opt, NULL, &q, &err), ATOM_ERR_NUMERIC);
+        assert_non_null(strstr(err.message, "'giant'"));
+        assert_non_null(strstr(err.message, cases[i].words));
+    }
+}
+
 static void bad_weights_are_refused(void **state)
 {
     (void)state;
@@ -551,6 +577,7 @@ int main(void)
         cmocka_unit_test_setup(order_gathers, start),
         cmocka_unit_test_setup(rtn_follows_the_formulas, start),
         cmocka_unit_test_setup(rtn_ties_and_zeros, start),
+        cmocka_unit_test_setup(scales_that_no_half_holds_are_refused, start),
         cmocka_unit_test_setup(bad_weights_are_refused, start),
         cmocka_unit_test_setup(gptq_is_the_textbook, start),
         cmocka_unit_test_setup(gptq_and_search_lower_the_error, start),

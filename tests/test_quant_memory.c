@@ -122,11 +122,12 @@ static enum atom_status run_partial(const char *dir, struct atom_error *err)
     if (!st)
         st = atom_partial_finish(p, &scheme, &rest, 1, NULL, 0, err);
     atom_partial_close(p);
-    bool made = false;
+    struct atom_quantize_found found;
     if (!st)
-        st = atom_partial_made(&run, &made, err);
+        st = atom_partial_look(&run, &found, err);
+    /* jansson may lose a letter of the report where it finds no memory: better damaged than taken for whole. */
     if (!st)
-        assert_true(made);
+        assert_int_not_equal(found.out, ATOM_OUT_ABSENT);
     return st;
 }
 

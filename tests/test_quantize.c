@@ -125,8 +125,8 @@ static double try_scheme(const char *model, const struct atom_scheme *scheme)
     assert_ok(atom_quantize(&o, &err), &err);
     logits_of(out, got, &back);
     assert_true(back.wbits == scheme->wbits && back.abits == scheme->abits && back.kvbits == scheme->kvbits);
-    assert_true(back.group == scheme->group && back.rows_per_scale == scheme->rows_per_scale);
-    assert_true(back.outliers == scheme->outliers || scheme->outliers < 0);
+    assert_true(back.group <= scheme->group && back.rows_per_scale == scheme->rows_per_scale);
+    assert_true(back.outliers <= scheme->outliers || scheme->outliers < 0);
     assert_true(back.kv_rope == scheme->kv_rope && back.rotate == scheme->rotate &&
                 back.lm_head_bits == scheme->lm_head_bits);
     return distance(got, exact);
@@ -329,34 +329,105 @@ static void a_run_that_stopped_goes_on(void **state)
     }
 }
 
-static void what_is_made_is_reused(void **state)
+static void flip_a_byte(const char *file)
+{
+    FILE *f = fopen(file, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, -1, SEEK_END), 0);
+    int c = getc(f);
+    assert_int_equal(fseek(f, -1, SEEK_END), 0);
+    putc(c ^ 16, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void what_is_made_is_looked_at(void **state)
 {
     (void)state;
-    char out[1024], weights[2048];
-    struct stat before, after;
+    char out[1024];
+    struct atom_quantize_found found;
     snprintf(out, sizeof out, "%s", new_place());
     struct atom_quantize_options o = short_options(place("odd"), out);
-    o.reuse = true;
+    assert_ok(atom_quantize_check(&o, &found, &err), &err);
+    assert_int_equal(found.out, ATOM_OUT_ABSENT);
     assert_ok(atom_quantize(&o, &err), &err);
-    snprintf(weights, sizeof weights, "%s/config.json", out);
-    assert_int_equal(stat(weights, &before), 0);
+    assert_ok(atom_quantize_check(&o, &found, &err), &err);
+    assert_int_equal(found.out, ATOM_OUT_WHOLE);
+    static const char *const files[] = {"config.json", "tokenizer.json", "model.safetensors.index.json",
+                                        "model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        flip_a_byte(in_dir(out, files[i]));
+        assert_ok(atom_quantize_check(&o, &found, &err), &err);
+        assert_int_equal(found.out, ATOM_OUT_DAMAGED);
+        assert_non_null(strstr(found.damage, out));
+        assert_non_null(strstr(found.damage, files[i]));
+        flip_a_byte(in_dir(out, files[i]));
+    }
+    assert_int_equal(unlink(in_dir(out, files[4])), 0);
+    assert_ok(atom_quantize_check(&o, &found, &err), &err);
+    assert_non_null(strstr(found.damage, "is not there"));
+    o.overwrite = true;
     assert_ok(atom_quantize(&o, &err), &err);
-    assert_int_equal(stat(weights, &after), 0);
-    assert_true(before.st_ino == after.st_ino && before.st_mtim.tv_nsec == after.st_mtim.tv_nsec);
-    o.scheme.smooth_search = ATOM_SMOOTH_RMS;
-    assert_fails(atom_quantize(&o, &err), &err, ATOM_ERR_INVALID, "was made with other options");
+    assert_ok(atom_quantize_check(&o, &found, &err), &err);
+    assert_int_equal(found.out, ATOM_OUT_WHOLE);
+}
+
+static void refuse_to_look(const struct atom_quantize_options *o, enum atom_status code, const char *words)
+{
+    struct atom_quantize_found found;
+    assert_fails(atom_quantize_check(o, &found, &err), &err, code, words);
     memset(&err, 0, sizeof err);
-    o.scheme.smooth_search = ATOM_SMOOTH_FIXED;
-    o.samples = 1;
-    assert_fails(atom_quantize(&o, &err), &err, ATOM_ERR_INVALID, "was made with other options");
-    memset(&err, 0, sizeof err);
-    o.samples = 2;
-    o.model = "models/tiny";
-    assert_fails(atom_quantize(&o, &err), &err, ATOM_ERR_INVALID, "was made with another model");
-    memset(&err, 0, sizeof err);
-    o.model = place("odd");
-    o.reuse = false;
+}
+
+static void what_was_made_otherwise_is_refused(void **state)
+{
+    (void)state;
+    char out[1024];
+    snprintf(out, sizeof out, "%s", new_place());
+    struct atom_quantize_options o = short_options(place("odd"), out), other = o;
+    assert_ok(atom_quantize(&o, &err), &err);
+    other.scheme.smooth_search = ATOM_SMOOTH_RMS;
+    refuse_to_look(&other, ATOM_ERR_INVALID, "was made with other options");
+    other = o;
+    other.samples = 1;
+    refuse_to_look(&other, ATOM_ERR_INVALID, "was made with other options");
+    other = o;
+    other.model = "models/tiny";
+    refuse_to_look(&other, ATOM_ERR_INVALID, "was made with another model");
+    other = o;
+    other.calib = "no/such.txt";
+    refuse_to_look(&other, ATOM_ERR_IO, "no/such.txt");
     assert_fails(atom_quantize(&o, &err), &err, ATOM_ERR_INVALID, "is there already");
+    memset(&err, 0, sizeof err);
+    assert_int_equal(unlink(in_dir(out, "atom_report.json")), 0);
+    refuse_to_look(&o, ATOM_ERR_INVALID, "does not say what it was made of");
+}
+
+static void sizes_beyond_a_layers_are_refused_or_fitted(void **state)
+{
+    (void)state;
+    struct atom_scheme s;
+    const char *out = new_place();
+    struct atom_quantize_options o = short_options(place("odd"), out);
+    o.fit = false;
+    o.scheme.group = 40; /* attn_in has as many channels */
+    o.scheme.outliers = 41;
+    refuse_to_look(&o, ATOM_ERR_INVALID, "41 outliers are more than the 40 channels of attn_in");
+    o.scheme.outliers = 40;
+    o.scheme.group = 41;
+    refuse_to_look(&o, ATOM_ERR_INVALID, "a group of 41 is more than the 40 channels of attn_in");
+    o.scheme.group = 0;
+    o.scheme.rows_per_scale = 49;
+    refuse_to_look(&o, ATOM_ERR_INVALID, "49 rows per scale are more than the 40 rows of self_attn.o_proj");
+    o.fit = true;
+    o.scheme.group = 128;
+    o.scheme.outliers = 1000;
+    assert_ok(atom_quantize(&o, &err), &err);
+    logits_of(out, got, &s);
+    assert_true(s.group == 40 && s.outliers == 40 && s.rows_per_scale == 40);
+    o.fit = false;
+    o.scheme.wbits = o.scheme.abits = 16; /* none of it is used */
+    o.out = new_place();
+    assert_ok(atom_quantize(&o, &err), &err);
 }
 
 static void ids_are_as_good_as_text(void **state)
@@ -478,21 +549,19 @@ static void bad_weights_are_refused(void **state)
     }
 }
 
-/* Finite weights whose scale no F16 holds take the largest one: a poor model, but one of numbers. */
-static void giant_weights_are_cut(void **state)
+/* Finite weights whose scale no F16 holds. */
+static void giant_weights_are_refused(void **state)
 {
-    static const char *const names[] = {"model.layers.1.mlp.down_proj.weight", "lm_head.weight"};
-    struct atom_scheme s;
+    static const char *const names[] = {"model.layers.1.mlp.down_proj", "lm_head.weight"};
     (void)state;
     for (int i = 0; i < 4; i++) {
-        char *dir = make_dir();
-        const char *out = new_place();
-        put_patched(place("odd"), dir, names[i / 2], 60, 1e8f);
-        struct atom_quantize_options o = short_options(dir, out);
+        char *dir = make_dir(), tensor[64];
+        snprintf(tensor, sizeof tensor, "%s%s", names[i / 2], i < 2 ? ".weight" : "");
+        put_patched(place("odd"), dir, tensor, 60, 1e8f);
+        struct atom_quantize_options o = short_options(dir, new_place());
         o.scheme.lm_head_bits = 8;
         o.scheme.gptq = i % 2;
-        assert_ok(atom_quantize(&o, &err), &err);
-        logits_of(out, got, &s); /* which refuses what is not finite */
+        refused(&o, ATOM_ERR_NUMERIC, names[i / 2]);
         remove_dir(dir);
     }
 }
@@ -505,12 +574,14 @@ int main(void)
         cmocka_unit_test_setup(other_shapes, fresh),
         cmocka_unit_test_setup(quality_falls_in_order, fresh),
         cmocka_unit_test_setup(a_run_that_stopped_goes_on, fresh),
-        cmocka_unit_test_setup(what_is_made_is_reused, fresh),
+        cmocka_unit_test_setup(what_is_made_is_looked_at, fresh),
+        cmocka_unit_test_setup(sizes_beyond_a_layers_are_refused_or_fitted, fresh),
+        cmocka_unit_test_setup(what_was_made_otherwise_is_refused, fresh),
         cmocka_unit_test_setup(ids_are_as_good_as_text, fresh),
         cmocka_unit_test_setup(bad_options_are_refused, fresh),
         cmocka_unit_test_setup(what_is_there_is_kept, fresh),
         cmocka_unit_test_setup(bad_weights_are_refused, fresh),
-        cmocka_unit_test_setup(giant_weights_are_cut, fresh),
+        cmocka_unit_test_setup(giant_weights_are_refused, fresh),
     };
     return cmocka_run_group_tests_name("quantize", tests, start, finish);
 }

@@ -176,22 +176,38 @@ ATOM_API enum atom_status atom_scheme_named(const char *name, struct atom_scheme
 /* ---- quantize ---------------------------------------------------------------------------------------------------- */
 
 struct atom_quantize_options {
-    const char *model;          /* Hugging Face directory */
-    const char *out;            /* directory to make */
-    const char *calib;          /* text file, tokenized as one string with one BOS; NULL when calib_ids is set */
-    const char *calib_ids;      /* instead: JSON lines {"ids": [...]}, a window each */
-    int samples;                /* windows: the first N of the file */
-    int window;                 /* tokens a window */
-    struct atom_scheme scheme;  /* outliers -1: 128, or a quarter of the narrowest site where that is less */
-    bool resume;                /* go on from OUT.partial if model, calibration and options are the same */
-    bool overwrite;             /* exchange an existing OUT as a whole */
-    bool reuse;                 /* an OUT made of the same model, calibration and options is all there is to do; one of
-                                   others is refused */
+    const char *model;         /* Hugging Face directory */
+    const char *out;           /* directory to make */
+    const char *calib;         /* text file, tokenized as one string with one BOS; NULL when calib_ids is set */
+    const char *calib_ids;     /* instead: JSON lines {"ids": [...]}, a window each */
+    int samples;               /* windows: the first N of the file */
+    int window;                /* tokens a window */
+    struct atom_scheme scheme; /* outliers -1: 128, or a quarter of the narrowest site where that is less */
+    bool fit;                  /* outliers, group and rows_per_scale become a layer's own size where they are more; else
+                                  that is ATOM_ERR_INVALID. For named schemes on small models */
+    bool resume;               /* go on from OUT.partial if model, calibration and options are the same */
+    bool overwrite;            /* exchange an existing OUT as a whole */
     atom_progress_fn *progress; /* may be NULL */
     void *user;
 };
 
 ATOM_API enum atom_status atom_quantize(const struct atom_quantize_options *opt, struct atom_error *err);
+
+enum atom_out {
+    ATOM_OUT_ABSENT,
+    ATOM_OUT_WHOLE,  /* atom_quantize made it of the same inputs, and its files are as they were written */
+    ATOM_OUT_DAMAGED /* they are not: it is to be made again, with overwrite */
+};
+struct atom_quantize_found {
+    enum atom_out out;
+    char damage[500]; /* a sentence, where it is damaged */
+};
+
+/* Refuses what atom_quantize would refuse before it begins: options, model, calibration file. Then says what OUT is;
+ * one of other inputs, and with `resume` such an unfinished one, is ATOM_ERR_INVALID. Reads all of OUT, and the model
+ * once, where OUT is there. */
+ATOM_API enum atom_status atom_quantize_check(const struct atom_quantize_options *opt, struct atom_quantize_found *out,
+                                              struct atom_error *err);
 
 /* ---- export ------------------------------------------------------------------------------------------------------ */
 
@@ -345,7 +361,7 @@ struct atom_ppl_result {
     double ppl, nll; /* nll: mean, natural log, per scored token */
     int64_t tokens;  /* scored */
     int64_t windows;
-    int64_t dropped; /* tokens of the last, short window */
+    int64_t dropped; /* tokens at the text's end that fill no window; those that max_windows leaves out do not count */
     /* The same log-likelihood over what the scored tokens add to the text as all are decoded in turn: its bytes, and
      * the words (apart by white space) that begin there. Infinite or NaN where there are none. */
     int64_t bytes, words;
@@ -504,6 +520,7 @@ struct atom_ablate_row {
     struct atom_scheme scheme;  /* outliers settled */
     struct atom_ppl_result ppl; /* zeros with `why` */
     const char *why;            /* a number that was not finite is why there is no perplexity; NULL: there is */
+    const char *damage;         /* what was wrong with a kept checkpoint, which was made anew; NULL: nothing */
     double quantize_seconds, eval_seconds;
     bool remembered; /* an earlier run in the same directory did it */
 };
@@ -514,6 +531,7 @@ struct atom_ablate_options {
     const char *calib; /* text file, as in atom_quantize_options */
     const char *text;  /* is scored, as in atom_eval_ppl; need not end in NUL */
     size_t n_bytes;
+    const char *text_name;  /* begins sentences about it; may be NULL */
     int bits;               /* of weights, activations and, where it is quantized, the KV cache: 4 or 3 */
     unsigned rungs;         /* bit i: rung i of atom_rungs; 0: all */
     int samples, window;    /* windows to calibrate on (0: 64); tokens a window (0: 1024), of the scored text too */

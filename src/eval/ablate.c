@@ -4,10 +4,13 @@
 #include "base/file.h"
 #include "eval/ablate_dir.h"
 #include "eval/ladder.h"
-#include "eval/windows.h"
 #include "model/layer.h"
+#include "model/windows.h"
+#include "quant/calib_windows.h"
+#include "quant/checksums.h"
 #include "quant/fingerprint.h"
 #include "quant/order.h"
+#include "quant/scheme_sizes.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,27 +25,35 @@ struct climb {
     struct atom_ablate_dir *dir;
     const struct atom_rung *rungs;
     int n_rungs, rung, done, total; /* rungs asked for */
+    char damage[500];               /* of the rung's kept checkpoint; "" */
 };
 
 /* ---- what is checked before hours go by -------------------------------------------------------------------------- */
 
-static enum atom_status check_windows(const struct climb *c, const struct atom_tokenizer *tok, struct atom_error *err)
+static enum atom_status check_text(const struct climb *c, struct atom_error *err)
 {
     const struct atom_ablate_options *o = &c->opt;
+    struct atom_tokenizer *tok = NULL;
     struct atom_windows w = {0};
-    char *text = NULL;
-    size_t n_bytes;
-    enum atom_status st = atom_windows_of_text(tok, c->cfg.bos, o->text, o->n_bytes, o->window, &w, err);
-    atom_windows_fini(&w);
-    st = st ? st : atom_file_read(o->calib, (size_t)1 << 34, &text, &n_bytes, err);
     struct atom_error why = {0};
-    if (!st && atom_windows_of_text(tok, c->cfg.bos, text, n_bytes, o->window, &w, &why))
-        st = atom_fail(err, why.code, "%s: %.700s", o->calib, why.message);
-    if (!st && w.n < o->samples)
-        st = atom_fail(err, ATOM_ERR_INVALID, "%s holds %lld windows of %d tokens, %d samples were asked for", o->calib,
-                       (long long)w.n, o->window, o->samples);
+    enum atom_status st = atom_tokenizer_open(o->model, &tok, err);
+    if (!st && (st = atom_windows_of_text(tok, c->cfg.bos, o->text, o->n_bytes, o->window, &w, &why)))
+        st = atom_fail(err, st, "%.300s: %s", o->text_name ? o->text_name : "the text to score", why.message);
     atom_windows_fini(&w);
-    free(text);
+    atom_tokenizer_close(tok);
+    return st;
+}
+
+static enum atom_status check_calibration(const struct climb *c, struct atom_error *err)
+{
+    const struct atom_calib_file file = {.model = c->opt.model,
+                                         .cfg = &c->cfg,
+                                         .text = c->opt.calib,
+                                         .samples = c->opt.samples,
+                                         .window = c->opt.window};
+    struct atom_windows w = {0};
+    enum atom_status st = atom_calib_windows(&file, &w, err);
+    atom_windows_fini(&w);
     return st;
 }
 
@@ -66,7 +77,6 @@ static enum atom_status check_schemes(struct climb *c, struct atom_error *err)
 static enum atom_status check_options(struct climb *c, struct atom_error *err)
 {
     const struct atom_ablate_options *o = &c->opt;
-    struct atom_tokenizer *tok = NULL;
     if (!o->model || !o->calib || !o->text)
         return atom_fail(err, ATOM_ERR_INVALID, "an ablation needs a model, a calibration text and a text to score");
     if (o->bits != 4 && o->bits != 3)
@@ -78,14 +88,9 @@ static enum atom_status check_options(struct climb *c, struct atom_error *err)
     if (!st && c->cfg.quantized)
         st = atom_fail(err, ATOM_ERR_INVALID, "%s is quantized already: an ablation begins with a float model",
                        o->model);
-    if (!st && o->window > c->cfg.max_position)
-        st = atom_fail(err, ATOM_ERR_INVALID, "windows of %d tokens: the model takes %d positions at most", o->window,
-                       c->cfg.max_position);
     st = st ? st : check_schemes(c, err);
-    st = st ? st : atom_tokenizer_open(o->model, &tok, err);
-    st = st ? st : check_windows(c, tok, err);
-    atom_tokenizer_close(tok);
-    return st;
+    st = st ? st : check_calibration(c, err);
+    return st ? st : check_text(c, err);
 }
 
 static enum atom_status identify(struct climb *c, struct atom_error *err)
@@ -131,10 +136,11 @@ static void name_rung(const struct climb *c, const struct atom_scheme *s, struct
              o->max_windows);
 }
 
-/* A finished checkpoint at `place`. */
+/* A finished checkpoint at `place`, as it was written. */
 static enum atom_status make(struct climb *c, const struct atom_ablate_key *key, const struct atom_ablate_place *place,
                              struct atom_ablate_row *row, struct atom_error *err)
 {
+    enum atom_status st = place->finished ? atom_checksums_check(place->path, c->damage, err) : ATOM_OK;
     const struct atom_quantize_options qo = {.model = c->opt.model,
                                              .out = place->path,
                                              .calib = c->opt.calib,
@@ -142,13 +148,15 @@ static enum atom_status make(struct climb *c, const struct atom_ablate_key *key,
                                              .window = c->opt.window,
                                              .scheme = row->scheme,
                                              .resume = place->begun,
+                                             .overwrite = *c->damage,
                                              .progress = tell,
                                              .user = c};
     double started = atom_seconds();
     row->quantize_seconds = place->seconds;
-    if (place->finished)
-        return ATOM_OK;
-    enum atom_status st = atom_quantize(&qo, err);
+    row->damage = *c->damage ? c->damage : NULL;
+    if (st || (place->finished && !*c->damage))
+        return st;
+    st = atom_quantize(&qo, err);
     row->quantize_seconds = atom_seconds() - started;
     return st ? st : atom_ablate_dir_made(c->dir, key, row->quantize_seconds, err);
 }
@@ -193,7 +201,11 @@ static enum atom_status one_rung(struct climb *c, struct atom_error *err)
     struct atom_ablate_key key;
     struct atom_error why = {0};
     enum atom_status st = ATOM_OK;
+    *c->damage = 0;
     atom_rung_scheme(c->rung, c->opt.bits, c->outliers, &row.scheme);
+    st = atom_scheme_settle(&c->cfg, true, &row.scheme, err);
+    if (st)
+        return st;
     name_rung(c, &row.scheme, &key);
     if (!atom_ablate_dir_recall(c->dir, &key, &row))
         st = make_and_score(c, &key, &row, &why);

@@ -209,8 +209,8 @@ enum atom_status atom_ablate_dir_scored(struct atom_ablate_dir *d, const struct 
 {
     const struct atom_ppl_result *p = &row->ppl;
     json_t *more =
-        json_pack("{s:s, s:f, s:{s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}}", "scored", key->scored,
-                  "eval_seconds", row->eval_seconds, "result", "ppl", p->ppl, "nll", p->nll, "tokens",
+        json_pack("{s:s, s:f, s:{s:o, s:f, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}}", "scored", key->scored,
+                  "eval_seconds", row->eval_seconds, "result", "ppl", finite(p->ppl), "nll", p->nll, "tokens",
                   (json_int_t)p->tokens, "windows", (json_int_t)p->windows, "dropped", (json_int_t)p->dropped, "bytes",
                   (json_int_t)p->bytes, "words", (json_int_t)p->words, "bits_per_byte", finite(p->bits_per_byte),
                   "byte_ppl", finite(p->byte_ppl), "word_ppl", finite(p->word_ppl));

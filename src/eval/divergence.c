@@ -3,8 +3,8 @@
 #include "eval/divergence.h"
 #include "base/thread.h"
 #include "eval/spread.h"
-#include "eval/windows.h"
 #include "model/tokenizer.h"
+#include "model/windows.h"
 
 #include <math.h>
 #include <stdlib.h>

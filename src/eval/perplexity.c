@@ -3,7 +3,7 @@
 #include "backend/backend.h"
 #include "base/thread.h"
 #include "eval/text_counts.h"
-#include "eval/windows.h"
+#include "model/windows.h"
 
 #include <math.h>
 #include <stdlib.h>

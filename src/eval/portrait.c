@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "eval/portrait.h"
 
-#include "base/file.h"
 #include "base/gnuplot.h"
-#include "eval/windows.h"
+#include "model/foreign_layer.h"
 #include "model/json_read.h"
 #include "model/tensor_names.h"
+#include "quant/calib_windows.h"
 #include "quant/calibrate.h"
 #include "quant/order.h"
 
@@ -82,6 +82,25 @@ static enum atom_status read_order(struct painter *w, int layer, int site, struc
     return ATOM_OK;
 }
 
+/* Another program's: by group where g_idx says so, else as the model has them. */
+static enum atom_status read_foreign_orders(struct painter *w, int layer, struct atom_error *err)
+{
+    struct atom_foreign_layer foreign;
+    enum atom_status st = atom_foreign_layer_open(&w->p->cfg, w->tensors, layer, &foreign, err);
+    if (st)
+        return st;
+    for (int i = 0; i < ATOM_N_SITES; i++) {
+        struct atom_site_portrait *s = site_of(w->p, layer, i);
+        s->order = malloc((size_t)s->k * sizeof *s->order);
+        if (!s->order)
+            st = atom_fail_nomem(err, (size_t)s->k * sizeof *s->order);
+        for (int j = 0; s->order && j < s->k; j++)
+            s->order[j] = foreign.orders[i] ? foreign.orders[i][j] : j;
+    }
+    atom_foreign_layer_fini(&foreign);
+    return st;
+}
+
 static enum atom_status read_orders(struct painter *w, struct atom_error *err)
 {
     const struct atom_config *cfg = &w->p->cfg;
@@ -89,14 +108,17 @@ static enum atom_status read_orders(struct painter *w, struct atom_error *err)
     bool stored = cfg->scheme.wbits < 16 || cfg->scheme.abits < 16;
     int outliers = cfg->quantized ? cfg->scheme.outliers : atom_outliers_quarter(128, atom_narrowest_site(cfg));
     w->p->ordered = outliers > 0 && (stored || !cfg->quantized);
-    for (int l = 0; l < cfg->layers && !st; l++)
+    for (int l = 0; l < cfg->layers && !st; l++) {
         for (int i = 0; i < ATOM_N_SITES && !st; i++) {
             struct atom_site_portrait *s = site_of(w->p, l, i);
             s->k = atom_site_channels(cfg, (enum atom_site_id)i);
             s->outliers = w->p->ordered ? atom_outliers_of(outliers, s->k) : 0;
-            if (stored)
+            if (stored && !cfg->foreign.format)
                 st = read_order(w, l, i, err);
         }
+        if (!st && cfg->foreign.format)
+            st = read_foreign_orders(w, l, err);
+    }
     return st;
 }
 
@@ -106,29 +128,21 @@ static enum atom_status read_windows(struct painter *w, struct atom_error *err)
 {
     const struct atom_inspect_plot_options *o = w->opt;
     const struct atom_config *cfg = &w->p->cfg;
-    struct atom_tokenizer *tok = NULL;
-    struct atom_error why = {0};
-    char *text = NULL;
-    size_t n_bytes;
-    int window = o->window ? o->window : cfg->max_position < 1024 ? cfg->max_position : 1024;
-    if (window > cfg->max_position)
-        return atom_fail(err, ATOM_ERR_INVALID, "windows of %d tokens: the model takes %d positions at most", window,
-                         cfg->max_position);
-    enum atom_status st = atom_file_read(o->calib, (size_t)1 << 34, &text, &n_bytes, err);
-    st = st ? st : atom_tokenizer_open(o->model, &tok, err);
-    if (!st && atom_windows_of_text(tok, cfg->bos, text, n_bytes, window, &w->windows, &why))
-        st = atom_fail(err, why.code, "%s: %.700s", o->calib, why.message);
-    for (size_t i = 0; !st && i < w->windows.ids.n; i++)
-        if (w->windows.ids.ids[i] >= cfg->vocab)
-            st = atom_fail(err, ATOM_ERR_FORMAT, "%s: the tokenizer gives id %d, the model's vocabulary has %d",
-                           o->model, w->windows.ids.ids[i], cfg->vocab);
-    int samples = o->samples ? o->samples : 8;
-    w->samples = w->windows.n < samples ? (int)w->windows.n : samples;
+    const struct atom_calib_file file = {.model = o->model,
+                                         .cfg = cfg,
+                                         .text = o->calib,
+                                         .samples = o->samples ? o->samples : 8,
+                                         .window = o->window                  ? o->window
+                                                   : cfg->max_position < 1024 ? cfg->max_position
+                                                                              : 1024,
+                                         .or_fewer = true};
+    enum atom_status st = atom_calib_windows(&file, &w->windows, err);
+    if (st)
+        return st;
+    w->samples = (int)w->windows.n;
     snprintf(w->p->text, sizeof w->p->text, "%d window%s of %d tokens of %.100s", w->samples,
-             w->samples == 1 ? "" : "s", window, base_name(o->calib));
-    atom_tokenizer_close(tok);
-    free(text);
-    return st;
+             w->samples == 1 ? "" : "s", file.window, base_name(o->calib));
+    return ATOM_OK;
 }
 
 static bool on_tick(void *user)
@@ -202,7 +216,8 @@ static enum atom_status measure(struct painter *w, struct atom_error *err)
         st = st ? st : atom_calib_float(calib, w->layer, &seen, &why);
         if (st == ATOM_ERR_CANCELLED)
             st = atom_fail(err, st, "the picture was stopped at layer %d", w->layer);
-        st = st ? atom_fail(err, st, "%s", why.message) : keep_layer(w, energy, cfg.scheme.wbits < 16, err);
+        st = st ? atom_fail(err, st, "%s", why.message)
+                : keep_layer(w, energy, cfg.scheme.wbits < 16 || cfg.foreign.format, err);
     }
     for (int i = 0; i < ATOM_N_SITES; i++)
         free(energy[i]);
@@ -241,8 +256,12 @@ enum atom_status atom_portrait_create(const struct atom_inspect_plot_options *op
     }
     st = st ? st : atom_tensors_check(w.tensors, err);
     if (!st && !p.errors && !p.ordered && !p.measured)
-        st = atom_fail(err, ATOM_ERR_INVALID,
-                       "%s has neither errors nor outliers to draw, and no calibration text was given", opt->model);
+        st = atom_fail(
+            err, ATOM_ERR_INVALID,
+            "%s%s%s%s has neither errors nor outliers to draw; what can be drawn is what a text's activations "
+            "are like, and no calibration text was given",
+            opt->model, p.cfg.foreign.format ? " (stored as " : "",
+            p.cfg.foreign.format ? p.cfg.foreign.format->method : "", p.cfg.foreign.format ? ")" : "");
     atom_windows_fini(&w.windows);
     atom_tensors_close(w.tensors);
     if (st)

@@ -208,6 +208,46 @@ static struct range range_of(const struct atom_portrait *p, int site)
     return (struct range){r.from * 0.7, r.to * 1.6};
 }
 
+/* Powers of ten times each of `steps` [n] that lie in the range; *marks has room for as many as there are. */
+static int find_ticks(const struct range *r, const double *steps, int n, double marks[64])
+{
+    int found = 0;
+    for (double ten = pow(10, floor(log10(r->from))); ten <= r->to; ten *= 10)
+        for (int i = 0; i < n; i++)
+            if (ten * steps[i] >= r->from && ten * steps[i] <= r->to && found < 64)
+                marks[found++] = ten * steps[i];
+    return found;
+}
+
+/* One label alone says nothing of a logarithmic axis: where a range has fewer than two powers of ten, what lies between
+ * them. Every range is wide enough for two of the last row. */
+static void put_ticks(FILE *f, const struct range *r)
+{
+    static const double steps[][10] = {{1}, {1, 2, 5}, {1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9}};
+    static const int n_steps[] = {1, 3, 10};
+    double marks[64];
+    int row = 0, n = find_ticks(r, steps[0], 1, marks);
+    while (n < 2 && row < 2) {
+        row++;
+        n = find_ticks(r, steps[row], n_steps[row], marks);
+    }
+    int most = row < 2 ? 5 : 3, every = (n - 1) / most + 1; /* the last row's are not evenly apart */
+    fputs("set ytics (", f);
+    for (int i = 0; i < n; i += every) {
+        int exponent = (int)floor(log10(marks[i]) + 1e-9);
+        bool plain = row > 0 && exponent >= -2 && exponent <= 3;
+        fprintf(f, i ? ", '" : "'");
+        if (plain)
+            fprintf(f, "%g", marks[i]);
+        else if (row > 0)
+            fprintf(f, "%g·10^{%d}", marks[i] / pow(10, exponent), exponent);
+        else
+            fprintf(f, "10^{%d}", exponent);
+        fprintf(f, "' %.6g", marks[i]);
+    }
+    fputs(") scale 0 nomirror font ',10' offset 0.7,0 tc rgb '#333333'\n", f);
+}
+
 /* The largest of each share of n channels: place, size. */
 static void put_curve(FILE *f, const struct atom_site_portrait *s, bool by_size, int first, int last,
                       const struct range *r)
@@ -275,13 +315,12 @@ static void put_panels(const struct page *g)
     put_text(g, LEFT, g->panels_from + 16, "left font ',13'", title);
     put_legend(g, g->panels_from + 38);
     put_text(g, 6, g->panels_from + HEAD + 12, "left font ',11' tc rgb '#333333'", "layer");
-    fputs("set border 3 lc rgb '#BBBBBB'\nset yrange [1:10]\nset logscale y\nset format y '10^{%T}'\n"
-          "set ytics 10 scale 0 nomirror font ',10' offset 0.7,0 tc rgb '#333333'\n",
-          g->f);
+    fputs("set border 3 lc rgb '#BBBBBB'\nset yrange [1:10]\nset logscale y\n", g->f);
     for (int i = 0; i < ATOM_N_SITES; i++) {
         struct range r = range_of(p, i);
         struct box b = {LEFT + i * step, g->panels_from + HEAD + 24, step - 40, g->panel - 12};
         put_text(g, b.x + b.w / 2, b.y - 12, "center font ',12'", atom_site_names[i]);
+        put_ticks(g->f, &r);
         for (int l = 0; l < p->cfg.layers; l++) {
             if (l == p->cfg.layers - 1)
                 fprintf(g->f, "set xtics ('0' 0, 'channel' %g, '%d' %d) scale 0 nomirror font ',10' tc rgb '#333333'\n",

@@ -2,7 +2,7 @@
 #include "eval/task_rows.h"
 
 #include "eval/python_text.h"
-#include "eval/windows.h"
+#include "model/windows.h"
 
 #include <stdlib.h>
 #include <string.h>

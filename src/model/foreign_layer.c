@@ -160,3 +160,21 @@ void atom_foreign_layer_fini(struct atom_foreign_layer *l)
         free(l->orders[i]);
     memset(l, 0, sizeof *l);
 }
+
+enum atom_status atom_foreign_layer_load(const struct atom_backend *b, const struct atom_config *cfg,
+                                         const struct atom_tensors *tensors, int index, struct atom_layer *out,
+                                         struct atom_error *err)
+{
+    struct atom_foreign_layer foreign;
+    enum atom_status st = atom_foreign_layer_open(cfg, tensors, index, &foreign, err);
+    if (st)
+        return st;
+    const struct atom_layer_source src = {.cfg = cfg,
+                                          .tensors = tensors,
+                                          .scheme = cfg->scheme,
+                                          .orders = (const int32_t *const *)foreign.orders,
+                                          .foreign = &foreign};
+    st = atom_layer_load(b, &src, index, out, err);
+    atom_foreign_layer_fini(&foreign);
+    return st;
+}

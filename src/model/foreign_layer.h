@@ -27,6 +27,11 @@ void atom_foreign_layer_fini(struct atom_foreign_layer *l);
 /* Whether P.weight is kept as it is: all that reads its site is stored as floats of the same dtype. */
 bool atom_foreign_keeps(const struct atom_foreign_layer *l, int proj);
 
+/* atom_layer_load of a foreign checkpoint's layer, run as cfg->scheme says. */
+enum atom_status atom_foreign_layer_load(const struct atom_backend *b, const struct atom_config *cfg,
+                                         const struct atom_tensors *tensors, int index, struct atom_layer *out,
+                                         struct atom_error *err);
+
 /* Fills kind and tensors of a part whose n and row_order are set. *memory holds what had to be made until linear_create
  * has returned; the caller frees it, on failure too. */
 enum atom_status atom_foreign_part(const struct atom_foreign_layer *l, int proj, struct atom_linear_part *part,

@@ -166,23 +166,6 @@ static enum atom_status load_ends(struct atom_model *m, struct atom_error *err)
     return atom_head_load(m->backend, cfg, m->tensors, &m->head, err);
 }
 
-static enum atom_status load_foreign_layer(const struct atom_model *m, int index, struct atom_layer *out,
-                                           struct atom_error *err)
-{
-    struct atom_foreign_layer foreign;
-    enum atom_status st = atom_foreign_layer_open(&m->cfg, m->tensors, index, &foreign, err);
-    if (st)
-        return st;
-    const struct atom_layer_source src = {.cfg = &m->cfg,
-                                          .tensors = m->tensors,
-                                          .scheme = m->cfg.scheme,
-                                          .orders = (const int32_t *const *)foreign.orders,
-                                          .foreign = &foreign};
-    st = atom_layer_load(m->backend, &src, index, out, err);
-    atom_foreign_layer_fini(&foreign);
-    return st;
-}
-
 static enum atom_status load_layers(struct atom_model *m, struct atom_error *err)
 {
     struct atom_layer_source src = {.cfg = &m->cfg, .tensors = m->tensors, .scheme = m->cfg.scheme};
@@ -190,8 +173,9 @@ static enum atom_status load_layers(struct atom_model *m, struct atom_error *err
     if (!m->layers)
         return atom_fail_nomem(err, (size_t)m->cfg.layers * sizeof *m->layers);
     for (int i = 0; i < m->cfg.layers; i++) {
-        enum atom_status st = m->cfg.foreign.format ? load_foreign_layer(m, i, &m->layers[i], err)
-                                                    : atom_layer_load(m->backend, &src, i, &m->layers[i], err);
+        enum atom_status st = m->cfg.foreign.format
+                                  ? atom_foreign_layer_load(m->backend, &m->cfg, m->tensors, i, &m->layers[i], err)
+                                  : atom_layer_load(m->backend, &src, i, &m->layers[i], err);
         if (st)
             return st;
     }

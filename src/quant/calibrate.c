@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quant/calibrate.h"
 #include "base/thread.h"
+#include "model/foreign_layer.h"
 #include "model/model.h"
 #include "quant/hessian.h"
 
@@ -197,8 +198,11 @@ enum atom_status atom_calib_float(struct atom_calib *c, int index, const struct 
                                   struct atom_error *err)
 {
     struct atom_layer layer;
-    struct atom_layer_source src = {.cfg = c->set.cfg, .tensors = c->set.tensors, .scheme = c->set.cfg->scheme};
-    enum atom_status st = atom_layer_load(c->set.backend, &src, index, &layer, err);
+    const struct atom_config *cfg = c->set.cfg;
+    struct atom_layer_source src = {.cfg = cfg, .tensors = c->set.tensors, .scheme = cfg->scheme};
+    enum atom_status st = cfg->foreign.format
+                              ? atom_foreign_layer_load(c->set.backend, cfg, c->set.tensors, index, &layer, err)
+                              : atom_layer_load(c->set.backend, &src, index, &layer, err);
     if (st)
         return st;
     c->seen = seen;

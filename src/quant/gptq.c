@@ -113,6 +113,9 @@ enum atom_status atom_gptq_blocked(const char *name, const float *w, int n, int 
     int before = atom_blas_threads(1);
     atom_parallel(atom_tile_count(q), quantize_tile, &job);
     atom_blas_threads(before);
+    st = atom_qlinear_fits(name, q, err);
+    if (st)
+        goto fail;
     *out = q;
     q = NULL;
 fail:

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "model/config.h"
 #include "model/json_read.h"
+#include "quant/checksums.h"
 #include "quant/fingerprint.h"
 #include "quant/partial_state.h"
 
@@ -85,7 +86,7 @@ static enum atom_status check_out(const struct atom_partial *p, struct atom_erro
     return st;
 }
 
-/* ---- open and close ------------------------------------------------------------------------------------------------
+/* ---- inputs and state ----------------------------------------------------------------------------------------------
  */
 
 static enum atom_status init_paths(struct atom_partial *p, const struct atom_partial_run *run, struct atom_error *err)
@@ -105,6 +106,14 @@ static enum atom_status init_paths(struct atom_partial *p, const struct atom_par
         return atom_fail_nomem(err, n);
     snprintf(p->dir, n + sizeof ".partial", "%s.partial", p->out);
     return ATOM_OK;
+}
+
+static void fini_paths(struct atom_partial *p)
+{
+    free(p->model);
+    free(p->out);
+    free(p->dir);
+    free(p->config);
 }
 
 static enum atom_status make_and_lock(struct atom_partial *p, struct atom_error *err)
@@ -171,17 +180,18 @@ static enum atom_status go_on(struct atom_partial *p, struct atom_error *err)
     if (st || !then)
         return st;
     st = atom_state_compare(p->dir, then, p->state, err);
+    st = st ? st : atom_state_drop_damaged(p->dir, then, err);
     if (st) {
         json_decref(then);
         return st;
     }
-    atom_state_drop_damaged(p->dir, then);
     json_decref(p->state);
     p->state = then;
     return ATOM_OK;
 }
 
-static enum atom_status prepare(struct atom_partial *p, const struct atom_partial_run *run, struct atom_error *err)
+/* OUT.partial is empty, or an unfinished run's. */
+static enum atom_status check_partial(const struct atom_partial *p, struct atom_error *err)
 {
     struct listing list;
     enum atom_status st = list_directory(p->dir, &list, err);
@@ -190,6 +200,12 @@ static enum atom_status prepare(struct atom_partial *p, const struct atom_partia
                        "%s is there and is not an unfinished run (perhaps what %s held "
                        "before it was exchanged); it must be moved away first",
                        p->dir, p->out);
+    return st;
+}
+
+static enum atom_status prepare(struct atom_partial *p, const struct atom_partial_run *run, struct atom_error *err)
+{
+    enum atom_status st = check_partial(p, err);
     if (!st)
         st = hash_inputs(run, &p->state, err);
     if (!st && run->resume)
@@ -204,30 +220,66 @@ static enum atom_status prepare(struct atom_partial *p, const struct atom_partia
     return st ? st : atom_parent_sync(p->dir, err);
 }
 
-enum atom_status atom_partial_made(const struct atom_partial_run *run, bool *made, struct atom_error *err)
+/* ---- before a run --------------------------------------------------------------------------------------------------
+ */
+
+static enum atom_status look_at_out(const struct atom_partial_run *run, const json_t *now,
+                                    struct atom_quantize_found *out, struct atom_error *err)
 {
-    enum { REPORT_LIMIT = 100000000 };
-    json_t *report = NULL, *now = NULL;
-    char text[1200];
-    *made = false;
-    if (access(run->out, F_OK))
-        return errno == ENOENT ? ATOM_OK : atom_fail_errno(err, errno, "cannot look at %s", run->out);
-    enum atom_status st = atom_json_load(run->out, "atom_report.json", REPORT_LIMIT, true, &report, err);
+    json_t *report = NULL;
+    char text[1200] = "";
+    enum atom_status st = atom_json_load(run->out, ATOM_REPORT_FILE, ATOM_REPORT_LIMIT, true, &report, err);
     const json_t *then = json_object_get(report, "inputs");
     if (!st && !json_is_object(then))
         st = atom_fail(err, ATOM_ERR_INVALID, "%s does not say what it was made of; it must be moved away first",
                        run->out);
-    st = st ? st : hash_inputs(run, &now, err);
-    if (!st) {
+    if (!st)
         atom_state_differences(then, now, text);
-        *made = !*text;
-        if (*text)
-            st = atom_fail(err, ATOM_ERR_INVALID, "%s is there already and was made with %s", run->out, text);
-    }
+    if (*text)
+        st = atom_fail(err, ATOM_ERR_INVALID, "%s is there already and was made with %s", run->out, text);
     json_decref(report);
-    json_decref(now);
+    st = st ? st : atom_checksums_check(run->out, out->damage, err);
+    if (!st)
+        out->out = *out->damage ? ATOM_OUT_DAMAGED : ATOM_OUT_WHOLE;
     return st;
 }
+
+static enum atom_status look_at_partial(const char *dir, const json_t *now, struct atom_error *err)
+{
+    json_t *then = NULL;
+    enum atom_status st = atom_state_load(dir, &then, err);
+    if (!st && then)
+        st = atom_state_compare(dir, then, now, err);
+    json_decref(then);
+    return st;
+}
+
+enum atom_status atom_partial_look(const struct atom_partial_run *run, struct atom_quantize_found *out,
+                                   struct atom_error *err)
+{
+    struct atom_partial names = {.lock = -1};
+    struct atom_quantize_found found = {ATOM_OUT_ABSENT, ""};
+    json_t *now = NULL;
+    enum atom_status st = init_paths(&names, run, err);
+    struct stat ignored;
+    bool there = !st && !lstat(names.out, &ignored), begun = !st && !there && !lstat(names.dir, &ignored);
+    if (!st && begun)
+        st = check_partial(&names, err);
+    if (!st && (there || (begun && run->resume)))
+        st = hash_inputs(run, &now, err);
+    if (!st && there)
+        st = look_at_out(run, now, &found, err);
+    if (!st && begun && run->resume)
+        st = look_at_partial(names.dir, now, err);
+    json_decref(now);
+    fini_paths(&names);
+    if (!st)
+        *out = found;
+    return st;
+}
+
+/* ---- open and close ------------------------------------------------------------------------------------------------
+ */
 
 enum atom_status atom_partial_open(const struct atom_partial_run *run, struct atom_partial **out,
                                    struct atom_error *err)
@@ -258,10 +310,7 @@ void atom_partial_close(struct atom_partial *p)
     if (p->lock >= 0)
         close(p->lock);
     json_decref(p->state);
-    free(p->model);
-    free(p->out);
-    free(p->dir);
-    free(p->config);
+    fini_paths(p);
     free(p);
 }
 
@@ -296,11 +345,8 @@ static enum atom_status write_shard(const struct atom_partial *p, int i, const s
         st = atom_fail_errno(err, errno, "cannot rename %s to %s", temporary, s.path);
     if (!st)
         st = atom_dir_sync(p->dir, err);
-    if (!st) {
-        s.entry = atom_state_shard(p->dir, s.file, tensors, n, report, n_report);
-        if (!s.entry)
-            st = atom_fail(err, ATOM_ERR_NOMEM, "out of memory, or a name is not UTF-8, in %s", s.path);
-    }
+    if (!st)
+        st = atom_state_shard(p->dir, s.file, tensors, n, report, n_report, &s.entry, err);
     if (st) {
         unlink(temporary);
         unlink(s.path);
@@ -371,12 +417,12 @@ static enum atom_status complete(struct atom_partial *p, const struct atom_schem
     static const char *const copied[] = {"tokenizer.json",  "tokenizer_config.json",  "special_tokens_map.json",
                                          "tokenizer.model", "generation_config.json", "chat_template.jinja"};
     enum atom_status st = atom_state_write_index(p->dir, shards, err);
-    if (!st && !p->config)
-        st = atom_state_write_report(p->dir, p->state, shards, err);
     for (size_t i = 0; i < sizeof copied / sizeof *copied && !st; i++)
         st = copy_if_there(p, copied[i], err);
     if (!st)
         st = write_config(p, scheme, err);
+    if (!st && !p->config)
+        st = atom_state_write_report(p->dir, p->state, shards, err);
     return st ? st : atom_dir_sync(p->dir, err);
 }
 

@@ -33,9 +33,10 @@ struct atom_report_line {
     double seconds;
 };
 
-/* Whether OUT is what this run would make, by the inputs its report names. An OUT of other inputs, or that names none,
- * is ATOM_ERR_INVALID. Reads the whole model once where OUT is there. */
-enum atom_status atom_partial_made(const struct atom_partial_run *run, bool *made, struct atom_error *err);
+/* What lies in OUT's place. Where that, or with `resume` OUT.partial, was made of other inputs than this run's, or does
+ * not say of what: ATOM_ERR_INVALID. Reads the whole model once where either is there, and all of OUT. */
+enum atom_status atom_partial_look(const struct atom_partial_run *run, struct atom_quantize_found *out,
+                                   struct atom_error *err);
 
 /* Refuses an OUT that is there (with `overwrite`: one that is no model directory of plain files, or the model itself),
  * then makes OUT.partial, or goes on from it. What a run without `resume` finds there is deleted, if it is an

@@ -3,12 +3,12 @@
 
 #include "base/file.h"
 #include "model/json_read.h"
+#include "quant/checksums.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { STATE_LIMIT = 100000000 };
 
@@ -95,38 +95,31 @@ enum atom_status atom_state_compare(const char *dir, const json_t *then, const j
     return *text ? atom_fail(err, ATOM_ERR_INVALID, "%s cannot be resumed: it was begun with %s", dir, text) : ATOM_OK;
 }
 
-/* -1: not there. */
-static long long file_bytes(const char *dir, const char *file)
-{
-    struct stat st;
-    char *path = atom_path_join(dir, file);
-    long long n = path && !lstat(path, &st) && S_ISREG(st.st_mode) ? (long long)st.st_size : -1;
-    free(path);
-    return n;
-}
-
-void atom_state_drop_damaged(const char *dir, json_t *state)
+enum atom_status atom_state_drop_damaged(const char *dir, json_t *state, struct atom_error *err)
 {
     json_t *done = json_object_get(state, "done");
     for (size_t i = 0; i < json_array_size(done); i++) {
-        const json_t *shard = json_array_get(done, i);
-        if (file_bytes(dir, json_string_value(json_object_get(shard, "file"))) ==
-            json_integer_value(json_object_get(shard, "bytes")))
-            continue;
-        while (json_array_size(done) > i)
+        char why[200];
+        enum atom_status st = atom_checksum_check(dir, json_array_get(done, i), why, err);
+        if (st)
+            return st;
+        while (*why && json_array_size(done) > i)
             json_array_remove(done, json_array_size(done) - 1);
     }
+    return ATOM_OK;
 }
 
 /* JSON has no infinity. */
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
-json_t *atom_state_shard(const char *dir, const char *file, const struct atom_tensor *tensors, int n,
-                         const struct atom_report_line *report, int n_report)
+enum atom_status atom_state_shard(const char *dir, const char *file, const struct atom_tensor *tensors, int n,
+                                  const struct atom_report_line *report, int n_report, json_t **out,
+                                  struct atom_error *err)
 {
     json_int_t tensor_bytes = 0;
-    json_t *names = json_array(), *lines = json_array();
-    int failed = !names || !lines || file_bytes(dir, file) < 0;
+    json_t *names = json_array(), *lines = json_array(), *shard = NULL;
+    enum atom_status st = atom_checksum_of(dir, file, &shard, err);
+    int failed = !names || !lines;
     for (int i = 0; i < n && !failed; i++) {
         failed = json_array_append_new(names, json_string(tensors[i].name));
         tensor_bytes += (json_int_t)tensors[i].n_bytes;
@@ -135,13 +128,17 @@ json_t *atom_state_shard(const char *dir, const char *file, const struct atom_te
         failed = json_array_append_new(lines, json_pack("{s:s, s:o, s:o, s:o}", "name", report[i].name, "error",
                                                         number(report[i].error), "bits", number(report[i].bits),
                                                         "seconds", number(report[i].seconds)));
-    if (failed) {
-        json_decref(names);
-        json_decref(lines);
-        return NULL;
-    }
-    return json_pack("{s:s, s:I, s:I, s:o, s:o}", "file", file, "bytes", (json_int_t)file_bytes(dir, file),
-                     "tensor_bytes", tensor_bytes, "tensors", names, "report", lines);
+    failed |= json_object_set_new(shard, "tensor_bytes", json_integer(tensor_bytes));
+    failed |= json_object_set(shard, "tensors", names) | json_object_set(shard, "report", lines);
+    json_decref(names);
+    json_decref(lines);
+    if (!st && failed)
+        st = atom_fail(err, ATOM_ERR_NOMEM, "out of memory, or a name is not UTF-8, in %s/%s", dir, file);
+    if (st)
+        json_decref(shard);
+    else
+        *out = shard;
+    return st;
 }
 
 enum atom_status atom_state_write_index(const char *dir, const json_t *shards, struct atom_error *err)
@@ -165,19 +162,44 @@ enum atom_status atom_state_write_index(const char *dir, const json_t *shards, s
     return st;
 }
 
+/* Of what decides what the checkpoint computes. */
+static enum atom_status list_checksums(const char *dir, const json_t *shards, json_t *files, struct atom_error *err)
+{
+    static const char *const others[] = {"model.safetensors.index.json", "config.json", "tokenizer.json"};
+    const json_t *shard;
+    size_t i;
+    int failed = 0;
+    json_array_foreach(shards, i, shard)
+    {
+        json_t *file = json_object_get(shard, "file"), *bytes = json_object_get(shard, "bytes");
+        json_t *hash = json_object_get(shard, "hash");
+        failed |=
+            json_array_append_new(files, json_pack("{s:O, s:O, s:O*}", "file", file, "bytes", bytes, "hash", hash));
+    }
+    enum atom_status st = failed ? atom_fail_nomem(err, 4096) : ATOM_OK;
+    for (i = 0; i < sizeof others / sizeof *others && !st; i++) {
+        json_t *entry = NULL;
+        st = atom_checksum_of(dir, others[i], &entry, err);
+        if (!st && entry && json_array_append_new(files, entry))
+            st = atom_fail_nomem(err, 256);
+    }
+    return st;
+}
+
 enum atom_status atom_state_write_report(const char *dir, const json_t *state, const json_t *shards,
                                          struct atom_error *err)
 {
     static const char *const inputs[] = {"model", "calibration", "options", "layers"};
-    json_t *lines = json_array(), *made = json_object();
+    json_t *lines = json_array(), *made = json_object(), *files = json_array();
     const json_t *shard;
     size_t i;
-    int failed = !lines || !made;
+    int failed = !lines || !made || !files;
     json_array_foreach(shards, i, shard) failed |= json_array_extend(lines, json_object_get(shard, "report"));
     for (i = 0; i < sizeof inputs / sizeof inputs[0]; i++)
         failed |= json_object_set(made, inputs[i], json_object_get(state, inputs[i]));
-    json_t *root = json_pack("{s:o, s:o}", "inputs", made, "linears", lines);
-    enum atom_status st = failed ? atom_fail_nomem(err, 4096) : write_json(dir, "atom_report.json", root, err);
+    enum atom_status st = failed ? atom_fail_nomem(err, 4096) : list_checksums(dir, shards, files, err);
+    json_t *root = json_pack("{s:o, s:o, s:o}", "inputs", made, "files", files, "linears", lines);
+    st = st ? st : write_json(dir, ATOM_REPORT_FILE, root, err);
     json_decref(root);
     return st;
 }

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* atom_quantize: layer by layer from a float checkpoint to a quantized one. */
-#include "base/file.h"
-#include "eval/windows.h"
 #include "model/model.h"
 #include "model/tensor_names.h"
-#include "quant/calib_ids.h"
+#include "quant/calib_windows.h"
 #include "quant/fingerprint.h"
 #include "quant/layer_quant.h"
-#include "quant/order.h"
 #include "quant/partial.h"
+#include "quant/scheme_sizes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,24 +48,13 @@ static void on_note(void *user, const char *note) { tell(user, note); }
 static enum atom_status read_windows(struct run *r, struct atom_error *err)
 {
     const struct atom_quantize_options *o = r->opt;
-    struct atom_tokenizer *tok = NULL;
-    char *text = NULL;
-    size_t n_bytes;
-    if (o->calib_ids)
-        return atom_calib_ids_read(o->calib_ids, o->samples, o->window, r->cfg.vocab, &r->windows, err);
-    enum atom_status st = atom_file_read(o->calib, (size_t)1 << 34, &text, &n_bytes, err);
-    st = st ? st : atom_tokenizer_open(o->model, &tok, err);
-    st = st ? st : atom_windows_of_text(tok, r->cfg.bos, text, n_bytes, o->window, &r->windows, err);
-    if (!st && r->windows.n < o->samples)
-        st = atom_fail(err, ATOM_ERR_INVALID, "%s holds %lld windows of %d tokens, %d samples were asked for", o->calib,
-                       (long long)r->windows.n, o->window, o->samples);
-    for (size_t i = 0; !st && i < r->windows.ids.n; i++)
-        if (r->windows.ids.ids[i] >= r->cfg.vocab)
-            st = atom_fail(err, ATOM_ERR_FORMAT, "%s: the tokenizer gives id %d, the model's vocabulary has %d",
-                           o->model, r->windows.ids.ids[i], r->cfg.vocab);
-    atom_tokenizer_close(tok);
-    free(text);
-    return st;
+    const struct atom_calib_file file = {.model = o->model,
+                                         .cfg = &r->cfg,
+                                         .text = o->calib,
+                                         .ids = o->calib_ids,
+                                         .samples = o->samples,
+                                         .window = o->window};
+    return atom_calib_windows(&file, &r->windows, err);
 }
 
 /* What is no layer's is only copied, at the very end: what is wrong with it is told at the start. */
@@ -107,12 +94,8 @@ static enum atom_status check_options(struct run *r, struct atom_error *err)
         return st;
     if (r->cfg.quantized)
         return atom_fail(err, ATOM_ERR_INVALID, "%s is quantized already", o->model);
-    if (o->window > r->cfg.max_position)
-        return atom_fail(err, ATOM_ERR_INVALID, "windows of %d tokens: the model takes %d positions at most", o->window,
-                         r->cfg.max_position);
-    if (r->scheme.outliers < 0)
-        r->scheme.outliers = atom_outliers_quarter(128, atom_narrowest_site(&r->cfg));
-    st = atom_scheme_check(&r->scheme, r->cfg.head_dim, err);
+    st = atom_scheme_settle(&r->cfg, o->fit, &r->scheme, err);
+    st = st ? st : atom_scheme_check(&r->scheme, r->cfg.head_dim, err);
     st = st ? st : atom_tensors_open(o->model, &r->tensors, err);
     st = st ? st : atom_tensors_known(&r->cfg, r->tensors, err);
     st = st ? st : check_ends(r, err);
@@ -231,33 +214,53 @@ static enum atom_status finish(struct run *r, struct atom_error *err)
     return st;
 }
 
+/* `options` holds 512 bytes. */
+static struct atom_partial_run partial_run(const struct run *r, char *options)
+{
+    const struct atom_quantize_options *o = r->opt;
+    atom_fingerprint_options(&r->scheme, o->samples, o->window, options);
+    return (struct atom_partial_run){.model = o->model,
+                                     .calib = o->calib ? o->calib : o->calib_ids,
+                                     .out = o->out,
+                                     .options = options,
+                                     .layers = r->cfg.layers,
+                                     .resume = o->resume,
+                                     .overwrite = o->overwrite};
+}
+
+static void close_inputs(struct run *r)
+{
+    atom_windows_fini(&r->windows);
+    atom_tensors_close(r->tensors);
+}
+
+enum atom_status atom_quantize_check(const struct atom_quantize_options *opt, struct atom_quantize_found *out,
+                                     struct atom_error *err)
+{
+    struct run r = {.opt = opt, .scheme = opt->scheme};
+    char options[512];
+    enum atom_status st = check_options(&r, err);
+    if (!st) {
+        const struct atom_partial_run pr = partial_run(&r, options);
+        st = atom_partial_look(&pr, out, err);
+    }
+    close_inputs(&r);
+    return st;
+}
+
 enum atom_status atom_quantize(const struct atom_quantize_options *opt, struct atom_error *err)
 {
     struct run r = {.opt = opt, .scheme = opt->scheme, .ticks_a_layer = 1};
     char options[512];
-    bool made = false;
     enum atom_status st = check_options(&r, err);
     if (!st) {
-        atom_fingerprint_options(&r.scheme, opt->samples, opt->window, options);
-        const struct atom_partial_run pr = {.model = opt->model,
-                                            .calib = opt->calib ? opt->calib : opt->calib_ids,
-                                            .out = opt->out,
-                                            .options = options,
-                                            .layers = r.cfg.layers,
-                                            .resume = opt->resume,
-                                            .overwrite = opt->overwrite};
-        if (opt->reuse)
-            st = atom_partial_made(&pr, &made, err);
-        if (!st && !made)
-            st = atom_partial_open(&pr, &r.partial, err);
+        const struct atom_partial_run pr = partial_run(&r, options);
+        st = atom_partial_open(&pr, &r.partial, err);
     }
-    if (!made) {
-        st = st ? st : all_layers(&r, err);
-        st = st ? st : finish(&r, err);
-    }
+    st = st ? st : all_layers(&r, err);
+    st = st ? st : finish(&r, err);
     atom_calib_free(r.calib);
     atom_partial_close(r.partial);
-    atom_windows_fini(&r.windows);
-    atom_tensors_close(r.tensors);
+    close_inputs(&r);
     return st;
 }

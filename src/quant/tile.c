@@ -65,6 +65,7 @@ void atom_tile_load(struct atom_tile *t, const float *w, int i)
     }
 }
 
+/* What is too large is cut, so that the arithmetic goes on with numbers; atom_qlinear_fits tells it afterwards. */
 static uint16_t half_scale(float s)
 {
     uint16_t h = atom_float_f16(s);
@@ -216,7 +217,7 @@ static void store_halves(const struct atom_tile *t, int r)
     const int first = q->k - q->outliers;
     uint16_t *to = q->outlier_halves + (size_t)(t->first + r) * (size_t)q->outliers;
     for (int j = first; j < q->k; j++)
-        to[j - first] = atom_float_f16(fmaxf(-65504.0f, fminf(at(t, j, r), 65504.0f)));
+        to[j - first] = atom_float_f16(at(t, j, r));
 }
 
 void atom_tile_store(struct atom_tile *t)

@@ -204,6 +204,38 @@ fail:
     return st;
 }
 
+/* The first of n codes of halves that is the largest finite one or above; n: none is. */
+static size_t first_cut(const uint16_t *codes, size_t n, uint16_t most)
+{
+    size_t i = 0;
+    while (i < n && (codes[i] & 0x7fff) < most)
+        i++;
+    return i;
+}
+
+enum atom_status atom_qlinear_fits(const char *name, const struct atom_qlinear *q, struct atom_error *err)
+{
+    enum { MOST = 0x7bff, INFINITE = 0x7c00 };
+    const bool halves = q->form.format == ATOM_FORMAT_INT || q->form.format == ATOM_FORMAT_FP4;
+    const size_t n = (size_t)q->n, groups = (size_t)q->groups, o = (size_t)q->outliers;
+    const size_t n_scales = halves ? ((n - 1) / (size_t)q->rows_per_scale + 1) * groups : 0;
+    const size_t n_outlier_scales = q->outlier_scales ? n : 0, n_outliers = q->outlier_halves ? n * o : 0;
+    static const char why[] = "half precision, which holds less than 65504";
+    size_t i = first_cut(q->scales, n_scales, MOST);
+    if (i < n_scales)
+        return atom_fail(err, ATOM_ERR_NUMERIC, "tensor '%s': weights of row %zu are too large for a scale of %s", name,
+                         i / groups * (size_t)q->rows_per_scale, why);
+    i = first_cut(q->outlier_scales, n_outlier_scales, MOST);
+    if (i < n_outlier_scales)
+        return atom_fail(err, ATOM_ERR_NUMERIC, "tensor '%s': outliers of row %zu are too large for a scale of %s",
+                         name, i, why);
+    i = first_cut(q->outlier_halves, n_outliers, INFINITE);
+    if (i < n_outliers)
+        return atom_fail(err, ATOM_ERR_NUMERIC, "tensor '%s': an outlier of row %zu is too large for %s", name, i / o,
+                         why);
+    return ATOM_OK;
+}
+
 enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int k,
                                    const struct atom_weight_options *opt, const struct atom_hessian *hessian,
                                    struct atom_qlinear **out, struct atom_error *err)
@@ -211,8 +243,14 @@ enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int 
     float *weight = hessian && opt->search ? atom_hessian_diagonal(hessian) : NULL;
     if (hessian && opt->search && !weight)
         return atom_fail_nomem(err, (size_t)k * sizeof *weight);
-    enum atom_status st = atom_quantize_weighed(name, w, n, k, opt, weight, out, err);
+    struct atom_qlinear *q = NULL;
+    enum atom_status st = atom_quantize_weighed(name, w, n, k, opt, weight, &q, err);
     free(weight);
+    st = st ? st : atom_qlinear_fits(name, q, err);
+    if (st)
+        atom_qlinear_free(q);
+    else
+        *out = q;
     return st;
 }
 

@@ -63,13 +63,18 @@ double atom_qlinear_bits(const struct atom_qlinear *q);
 /* A NaN or an infinity in w [n, k] is ATOM_ERR_NUMERIC naming the tensor. */
 enum atom_status atom_weights_check(const char *name, const float *w, int n, int k, struct atom_error *err);
 
+/* ATOM_ERR_NUMERIC naming the tensor where half precision does not hold a scale, which then is its largest number,
+ * 65504, or an outlier of 16 bits. Both functions that make a linear for good ask for it. */
+enum atom_status atom_qlinear_fits(const char *name, const struct atom_qlinear *q, struct atom_error *err);
+
 /* Rounds w [n, k] (columns in stored order) to nearest. `hessian` weighs the clip search and may be NULL. Checks w
  * itself. */
 enum atom_status atom_quantize_rtn(const char *name, const float *w, int n, int k,
                                    const struct atom_weight_options *opt, const struct atom_hessian *hessian,
                                    struct atom_qlinear **out, struct atom_error *err);
 
-/* The same with the clip search weighed by weight [k], stored order; NULL: alike. */
+/* The same with the clip search weighed by weight [k], stored order; NULL: alike. Scales that half precision does not
+ * hold are cut: for trials. */
 enum atom_status atom_quantize_weighed(const char *name, const float *w, int n, int k,
                                        const struct atom_weight_options *opt, const float *weight,
                                        struct atom_qlinear **out, struct atom_error *err);

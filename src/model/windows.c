@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "eval/windows.h"
+#include "model/windows.h"
 
 #include <stdlib.h>
 #include <string.h>

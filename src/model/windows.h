@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A text as windows of tokens: one string with one BOS, cut without overlap, a short last window dropped. */
-#ifndef ATOM_EVAL_WINDOWS_H
-#define ATOM_EVAL_WINDOWS_H
+#ifndef ATOM_MODEL_WINDOWS_H
+#define ATOM_MODEL_WINDOWS_H
 
 #include "base/error.h"
 
