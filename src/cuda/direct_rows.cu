@@ -31,7 +31,7 @@ static __device__ __forceinline__ void silu_chunk(float (&gate)[CHUNK], const fl
     if (!(least <= 87.0f)) {
 #pragma unroll
         for (int j = 0; j < CHUNK; j++)
-            gate[j] = silu_mul_exact(gate[j], up[j]);
+            gate[j] = -gate[j] <= 87.0f ? silu_mul(gate[j], up[j]) : silu_mul_exact(gate[j], up[j]);
         return;
     }
 #pragma unroll

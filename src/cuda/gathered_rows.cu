@@ -83,6 +83,18 @@ static __device__ __forceinline__ void load_row(const row_args &a, int t, piece<
     }
 }
 
+/* Asks for it in the L2 cache. */
+template <class T, int LEAVES> static __device__ __forceinline__ void ask_for_row(const row_args &a, int t)
+{
+    const T *row = static_cast<const T *>(a.x) + (size_t)t * a.stride;
+#pragma unroll
+    for (int i = 0; i < LEAVES; i++) {
+        int first = leaf_at<LEAVES>(i);
+        if (first < a.k)
+            ask_for(row + first);
+    }
+}
+
 /* The thread's part of the row goes to shared memory; its sum of squares comes back. */
 template <class T, int LEAVES> static __device__ __forceinline__ float stage(T *row, const piece<T, LEAF> (&x)[LEAVES])
 {
@@ -144,6 +156,8 @@ static __global__ void __launch_bounds__(MAX_THREADS) gathered(row_args a)
     int chunk = blockIdx.x % SLICES * blockDim.x + threadIdx.x, step = gridDim.x / SLICES;
     p.from = memory + 2 * LEAVES * LEAF * sizeof(T) / 16 * blockDim.x + threadIdx.x;
     early_next();
+    if (EVEN)
+        ask_for_row<T, LEAVES>(a, blockIdx.x / SLICES);
     load_places<EVEN>(a, chunk, sizeof(T), p);
     early_wait();
     load_row<EVEN>(a, blockIdx.x / SLICES, x);

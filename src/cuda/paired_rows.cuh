@@ -1,0 +1,2 @@
+#pragma once
+#include "cuda/row_ops.cuh"
