@@ -24,14 +24,11 @@ static __device__ __forceinline__ bool load_row(const row_args &a, int t, int ch
 /* gate becomes silu(gate) * up. */
 static __device__ __forceinline__ void silu_chunk(float (&gate)[CHUNK], const float (&up)[CHUNK])
 {
-    float least = 0.0f;
-#pragma unroll
-    for (int j = 0; j < CHUNK; j++)
-        least = max_nan(least, -gate[j]);
-    if (!(least <= 87.0f)) {
+    const float MOST = 87.0f; /* of silu_mul's gates; infinity is not for it either */
+    if (!(abs_max(gate) <= MOST)) {
 #pragma unroll
         for (int j = 0; j < CHUNK; j++)
-            gate[j] = -gate[j] <= 87.0f ? silu_mul(gate[j], up[j]) : silu_mul_exact(gate[j], up[j]);
+            gate[j] = fabsf(gate[j]) <= MOST ? silu_mul(gate[j], up[j]) : silu_mul_exact(gate[j], up[j]);
         return;
     }
 #pragma unroll

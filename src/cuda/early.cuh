@@ -18,10 +18,7 @@ static __device__ __forceinline__ void early_next() {}
 
 /* Asks for a sector in the L2 cache, where it may be what a kernel in front is still to write: no more than a hint, and
  * so allowed before early_wait. */
-static __device__ __forceinline__ void ask_for(const void *p)
-{
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-}
+static __device__ __forceinline__ void ask_for(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 static __global__ void early_probe() {}
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* INT8 linear on Hopper: s8 wgmma, both operands from shared memory.
  *
- * A block computes TOK tokens by up to ROWS rows. One warp brings 128 channels of both into a ring of stages, tokens by
- * tensor copies, weights as they were packed; two warpgroups multiply, each half of the tokens, or, where tokens are
+ * A block computes TOK tokens by up to ROWS rows. Two threads bring 128 channels of both into a ring of stages, tokens
+ * by tensor copies, weights as they were packed; two warpgroups multiply, each half of the tokens, or, where tokens are
  * few, half of the rows. Two blocks that form a cluster have the same rows: each brings half of them, for both.
  *
  * Blocks stay and take tiles in turn. How many rows a tile has is chosen for the job, in eights, so that the last round
  * of tiles is nearly full; with few tokens each multiprocessor then has one tile, as many bytes of weights as every
- * other, and all of K. */
+ * other, and all of K. With many tokens results leave by tensor copies while the next tile is summed. */
 #include "cuda/early.cuh"
 #include "cuda/int8_linear_sm90.cuh"
 #include "cuda/ring.cuh"
@@ -27,7 +27,7 @@ static __device__ __forceinline__ int rows_at(const struct args &a, int row0, in
     return left < most ? left < 0 ? 0 : left : most;
 }
 
-/* What a block brings of a tile: a stage's weights from `from` on, `mine` bytes of `both`. */
+/* What a block brings of a tile: a stage's weights from `from` on, `mine` bytes of `both` blocks'. */
 struct feed {
     const int8_t *from;
     uint32_t mine, both;
@@ -45,40 +45,44 @@ template <int TOK, int CLUSTER> static __device__ __forceinline__ struct feed fe
 }
 
 template <int TOK, int ROWS, int CLUSTER>
-static __device__ __forceinline__ void bring_weights(const struct args &a, const struct feed &f, int step,
-                                                     const struct ring &r)
+static __device__ __forceinline__ void bring_weights(const struct args &a, const struct feed &f, const struct ring &r)
 {
     using S = shape<TOK, ROWS, CLUSTER>;
     uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES + S::ACT_BYTES;
     uint64_t *full = &r.full[r.stage];
-    const int8_t *from = f.from + (size_t)step * (size_t)a.n_padded * INT8_CHANNELS;
     barrier_arrive_expect(full, a.act_bytes + f.both);
     if constexpr (CLUSTER == 1)
-        bulk_copy(to, from, f.mine, full);
+        bulk_copy(to, f.from, f.mine, full);
     else if (f.mine)
-        bulk_copy(to + my_rank<CLUSTER>() * (a.rows / CLUSTER) * INT8_CHANNELS, from, f.mine, full, (1 << CLUSTER) - 1);
+        bulk_copy(to + my_rank<CLUSTER>() * (a.rows / CLUSTER) * INT8_CHANNELS, f.from, f.mine, full,
+                  (1 << CLUSTER) - 1);
 }
 
-/* The first stages' weights come before the kernel in front has ended. */
-template <int TOK, int ROWS, int CLUSTER>
-static __device__ void produce(const struct args &a, const CUtensorMap *acts, struct ring r)
+/* Two threads bring a stage: with few tokens its instructions take one alone longer than its products. Weights come
+ * before the kernel in front has ended. */
+template <int TOK, int ROWS, int CLUSTER> static __device__ void produce_weights(const struct args &a, struct ring r)
 {
     using S = shape<TOK, ROWS, CLUSTER>;
-    int ahead = a.steps < S::STAGES ? a.steps : S::STAGES, tile = blockIdx.x / CLUSTER;
-    struct feed f = feed_at<TOK, CLUSTER>(a, tile);
-    for (struct ring early = r; early.stage < ahead && early.phase == 0; next<S>(early))
-        bring_weights<TOK, ROWS, CLUSTER>(a, f, early.stage, early);
-    early_wait();
-    for (; tile < a.row_tiles * a.tok_tiles; tile += gridDim.x / CLUSTER) {
-        f = feed_at<TOK, CLUSTER>(a, tile);
+    for (int tile = blockIdx.x / CLUSTER; tile < a.row_tiles * a.tok_tiles; tile += gridDim.x / CLUSTER) {
+        struct feed f = feed_at<TOK, CLUSTER>(a, tile);
         for (int step = 0; step < a.steps; step++, next<S>(r)) {
-            if (ahead > 0)
-                ahead--;
-            else {
-                barrier_wait(&r.empty[r.stage], r.phase ^ 1);
-                bring_weights<TOK, ROWS, CLUSTER>(a, f, step, r);
-            }
-            tensor_copy(r.stages + (size_t)r.stage * S::STAGE_BYTES, acts, step * INT8_CHANNELS, f.tok0,
+            barrier_wait(&r.empty[r.stage], r.phase ^ 1);
+            bring_weights<TOK, ROWS, CLUSTER>(a, f, r);
+            f.from += (size_t)a.n_padded * INT8_CHANNELS;
+        }
+    }
+}
+
+template <int TOK, int ROWS, int CLUSTER>
+static __device__ void produce_tokens(const struct args &a, const CUtensorMap *acts, struct ring r)
+{
+    using S = shape<TOK, ROWS, CLUSTER>;
+    early_wait();
+    for (int tile = blockIdx.x / CLUSTER; tile < a.row_tiles * a.tok_tiles; tile += gridDim.x / CLUSTER) {
+        int tok0 = feed_at<TOK, CLUSTER>(a, tile).tok0;
+        for (int step = 0; step < a.steps; step++, next<S>(r)) {
+            barrier_wait(&r.empty[r.stage], r.phase ^ 1);
+            tensor_copy(r.stages + (size_t)r.stage * S::STAGE_BYTES, acts, step * INT8_CHANNELS, tok0,
                         &r.full[r.stage]);
         }
     }
@@ -134,7 +138,7 @@ static __device__ __forceinline__ void sum_tile(struct ring &r, int steps, int a
 }
 
 template <int TOK, int ROWS, int CLUSTER>
-static __device__ void multiply(const struct args &a, struct ring r, struct out o)
+static __device__ void multiply(const struct args &a, struct ring r, struct out<shape<TOK, ROWS, CLUSTER>::OUT_TILES> o)
 {
     using S = shape<TOK, ROWS, CLUSTER>;
     int group = threadIdx.x / 128 - 1, at = TOK == FEW ? group * S::COLUMNS : 0;
@@ -175,17 +179,20 @@ static __global__ void __launch_bounds__(THREADS, 1)
         __syncthreads();
     else
         cluster_sync();
+    early_next();
     if (threadIdx.x < 128) {
         registers_down<40>();
         if (threadIdx.x == 0)
-            produce<TOK, ROWS, CLUSTER>(a, &acts, r);
+            produce_weights<TOK, ROWS, CLUSTER>(a, r);
+        if (threadIdx.x == 32)
+            produce_tokens<TOK, ROWS, CLUSTER>(a, &acts, r);
+        __syncwarp();
     } else {
         registers_up<232>();
         int group = threadIdx.x / 128 - 1;
         multiply<TOK, ROWS, CLUSTER>(
-            a, r, {r.stages + S::STAGES * S::STAGE_BYTES + group * OUT_TILES * OUT_TILE_BYTES, 0, &y});
+            a, r, {r.stages + S::STAGES * S::STAGE_BYTES + group * S::OUT_TILES * OUT_TILE_BYTES, 0, &y});
     }
-    early_next(); /* no sooner: blocks that wait for this kernel's end would have its multiprocessors */
     if (CLUSTER > 1)
         cluster_sync(); /* nobody leaves while the other may still write to its barriers */
 }
@@ -256,43 +263,60 @@ static enum atom_status launch(const struct atom_cuda_int8_linear *j, int rows, 
     return atom_cuda_launched("starting an INT8 linear", err);
 }
 
-/* Kernels, each for tiles of up to so many rows. */
+/* Kernels, each for tiles of up to so many rows. Cycles of a step, and of what lies between two tiles, where there are
+ * many tokens: fitted to what the matrices of Llama models took on an H100, 128 to 8192 tokens. */
 typedef enum atom_status launch_fn(const struct atom_cuda_int8_linear *, int, atom_cuda_stream, struct atom_error *);
 struct config {
     int tok, rows, cluster;
+    int step, tile;
     launch_fn *launch;
 };
 static const struct config configs[] = {
-    {FEW, 32, 1, launch<FEW, 32, 1>},   {FEW, 64, 1, launch<FEW, 64, 1>},   {FEW, 96, 1, launch<FEW, 96, 1>},
-    {FEW, 128, 1, launch<FEW, 128, 1>}, {FEW, 192, 1, launch<FEW, 192, 1>}, {128, 64, 1, launch<128, 64, 1>},
-    {128, 96, 1, launch<128, 96, 1>},   {128, 128, 1, launch<128, 128, 1>}, {128, 128, 2, launch<128, 128, 2>},
-    {128, 160, 2, launch<128, 160, 2>}, {128, 192, 2, launch<128, 192, 2>}, {128, 256, 2, launch<128, 256, 2>},
-    {128, 320, 2, launch<128, 320, 2>},
+    {FEW, 32, 1, 0, 0, launch<FEW, 32, 1>},         {FEW, 64, 1, 0, 0, launch<FEW, 64, 1>},
+    {FEW, 96, 1, 0, 0, launch<FEW, 96, 1>},         {FEW, 128, 1, 0, 0, launch<FEW, 128, 1>},
+    {FEW, 192, 1, 0, 0, launch<FEW, 192, 1>},       {128, 64, 1, 473, 1919, launch<128, 64, 1>},
+    {128, 96, 1, 477, 5601, launch<128, 96, 1>},    {128, 128, 1, 589, 2913, launch<128, 128, 1>},
+    {128, 128, 2, 650, 1688, launch<128, 128, 2>},  {128, 160, 2, 744, 2724, launch<128, 160, 2>},
+    {128, 192, 2, 854, 4229, launch<128, 192, 2>},  {128, 256, 2, 1127, 4563, launch<128, 256, 2>},
+    {128, 320, 2, 1457, 5790, launch<128, 320, 2>},
 };
 enum { N_CONFIGS = sizeof configs / sizeof *configs };
 
-/* Cycles of a job by tiles of so many rows; only comparisons see them. A stage takes what multiplying or what bringing
- * it takes. */
+static int rounds_of(const struct atom_cuda_int8_linear *j, const struct config *c, int rows)
+{
+    int tiles = up(j->a->n_tok, c->tok * c->cluster) * up(j->w->n, rows);
+    return up(tiles, atom_cuda_opened()->n_sm / c->cluster);
+}
+
+/* Cycles by tiles of so many rows; only comparisons see them. With few tokens a stage takes what multiplying or what
+ * bringing it takes. */
 static long long cost_of(const struct atom_cuda_int8_linear *j, const struct config *c, int rows)
 {
     enum { TILE_CYCLES = 3000 /* a tile's start and end */, BYTES_A_CYCLE = 40 };
-    int tiles = up(j->a->n_tok, c->tok * c->cluster) * up(j->w->n, rows);
-    int bring = (c->tok + rows / c->cluster) * INT8_CHANNELS / BYTES_A_CYCLE,
-        multiply = 4 * c->rows * c->tok / 128 + 60;
-    long long rounds = up(tiles, atom_cuda_opened()->n_sm / c->cluster);
-    return rounds *
-           (j->w->site.k_padded / INT8_CHANNELS * (long long)(bring > multiply ? bring : multiply) + TILE_CYCLES);
+    int bring = (c->tok + rows) * INT8_CHANNELS / BYTES_A_CYCLE, multiply = 4 * c->rows * c->tok / 128 + 60;
+    long long steps = j->w->site.k_padded / INT8_CHANNELS;
+    if (j->a->n_tok > 128)
+        return rounds_of(j, c, rows) * (steps * c->step + c->tile);
+    return rounds_of(j, c, rows) * (steps * (bring > multiply ? bring : multiply) + TILE_CYCLES);
 }
 
+static bool is_for(const struct atom_cuda_int8_linear *j, const struct config *c)
+{
+    if (c->rows > 256 && !is_stored<128, 320>(j, c->rows))
+        return false;
+    if (c->cluster == 2 && (j->a->n_tok <= 128 || (j->silu && c->rows % (2 * OUT_COLUMNS))))
+        return false;
+    return (c->tok == FEW) == (j->a->n_tok <= FEW);
+}
+
+/* Tiles may have fewer rows than their kernel where weights are what is waited for. */
 static const struct config *choose(const struct atom_cuda_int8_linear *j, int *rows)
 {
     const struct config *best = NULL;
     long long least = 0;
     for (int i = 0; i < N_CONFIGS; i++) {
         const struct config *c = &configs[i];
-        if ((c->tok == FEW) != (j->a->n_tok <= FEW) || (c->cluster == 2 && j->a->n_tok <= 128))
-            continue;
-        for (int r = c->rows; r > (c->cluster == 2 ? c->rows - 1 : c->rows / 2); r -= 16) {
+        for (int r = c->rows; r > (j->a->n_tok > 128 ? c->rows - 1 : c->rows / 2) && is_for(j, c); r -= 16) {
             long long cost = cost_of(j, c, r);
             if (!best || cost < least) {
                 best = c;

@@ -9,18 +9,23 @@
 
 enum { CONSUMERS = 2, THREADS = 128 * (CONSUMERS + 1), FEW = 64 /* tokens */ };
 
-/* Results of two bytes on their way out: 64 tokens by 32, as many tiles a warpgroup. */
-enum { OUT_COLUMNS = 32, OUT_TILES = 3, OUT_TILE_BYTES = 64 * OUT_COLUMNS * 2 };
+/* Results of two bytes on their way out: 64 tokens by 32 a tile. */
+enum { OUT_COLUMNS = 32, OUT_TILE_BYTES = 64 * OUT_COLUMNS * 2 };
 
 template <int TOK, int ROWS, int CLUSTER> struct shape {
     enum {
-        COLUMNS = TOK == FEW ? ROWS / 2 : ROWS, /* of a warpgroup's wgmma: its rows; its lines are 64 tokens */
-        OUT_BYTES = TOK == FEW ? 0 : CONSUMERS * OUT_TILES * OUT_TILE_BYTES,
-        SMEM_MAX = 226 * 1024 - OUT_BYTES - 16 * ROWS - 512, /* scales and bias, barriers: where they are is fixed */
+        COLUMNS = TOK == FEW ? ROWS / 2 : ROWS,  /* of a warpgroup's wgmma: its rows; its lines are 64 tokens */
+        SMEM_MAX = 226 * 1024 - 16 * ROWS - 512, /* scales and bias, barriers: where they are is fixed */
         ACT_BYTES = TOK * INT8_CHANNELS,
         STAGE_BYTES = ACT_BYTES + ROWS * INT8_CHANNELS,
-        STAGES = SMEM_MAX / STAGE_BYTES < 16 ? SMEM_MAX / STAGE_BYTES : 16,
-        SMEM_BYTES = STAGES * STAGE_BYTES + OUT_BYTES + 1024,
+        LEAST_OUT = TOK == FEW ? 0 : 3 * CONSUMERS * OUT_TILE_BYTES,
+        FIT = (SMEM_MAX - LEAST_OUT) / STAGE_BYTES,
+        STAGES = FIT < 16 ? FIT : 16,
+        OUT_FIT = (SMEM_MAX - STAGES * STAGE_BYTES) / (CONSUMERS * OUT_TILE_BYTES),
+        OUT_TILES = TOK == FEW                        ? 0
+                    : OUT_FIT < COLUMNS / OUT_COLUMNS ? OUT_FIT
+                                                      : COLUMNS / OUT_COLUMNS,
+        SMEM_BYTES = STAGES * STAGE_BYTES + OUT_TILES * CONSUMERS * OUT_TILE_BYTES + 1024,
     };
 };
 
@@ -171,7 +176,7 @@ static __device__ __forceinline__ void put_part(const struct int8_results &r, co
                                                 const int (&sums)[COLUMNS / 2])
 {
     enum { WIDE = SILU ? 64 : 32, NARROW = SILU ? 16 : 8, WHOLE = COLUMNS / WIDE * WIDE };
-    if constexpr (COLUMNS >= 128)
+    if constexpr (COLUMNS >= 128 && COLUMNS % WIDE == 0)
         if (p.row0 + COLUMNS <= p.end && !r.add) {
             put_inner<COLUMNS, T, SILU>(r, p, sums);
             return;
@@ -188,7 +193,7 @@ static __device__ __forceinline__ void put_part(const struct int8_results &r, co
 
 /* A warpgroup's: out tiles in turn, so that copies of some run while others are filled, and while the next tile is
  * being summed. */
-struct out {
+template <int TILES> struct out {
     uint8_t *tiles;
     int next;
     const CUtensorMap *map;
@@ -204,8 +209,8 @@ static __device__ __forceinline__ uint32_t out_place(const uint8_t *tile, int j)
 }
 
 /* `tok0` is the warpgroup's first token. Columns and tokens past the last are not written. */
-template <int COLUMNS, class T, bool SILU>
-static __device__ __forceinline__ void store_part(const struct part &p, int tok0, struct out &o,
+template <int COLUMNS, class T, bool SILU, int TILES>
+static __device__ __forceinline__ void store_part(const struct part &p, int tok0, struct out<TILES> &o,
                                                   const int (&sums)[COLUMNS / 2])
 {
     enum { ROWS = SILU ? 2 * OUT_COLUMNS : OUT_COLUMNS };
@@ -221,9 +226,9 @@ static __device__ __forceinline__ void store_part(const struct part &p, int tok0
                 words[i][h] = pack2(v.x, v.y, (T *)0);
             }
         uint8_t *tile = o.tiles + o.next * OUT_TILE_BYTES;
-        o.next = o.next == OUT_TILES - 1 ? 0 : o.next + 1;
+        o.next = o.next == TILES - 1 ? 0 : o.next + 1;
         if (speaks())
-            tensor_store_wait_read<OUT_TILES - 1>();
+            tensor_store_wait_read<TILES - 1>();
         warpgroup_sync(1 + group);
 #pragma unroll
         for (int i = 0; i < OUT_COLUMNS / 8; i += 2)
@@ -235,8 +240,8 @@ static __device__ __forceinline__ void store_part(const struct part &p, int tok0
     }
 }
 
-template <int COLUMNS, class T>
-static __device__ __forceinline__ void put_part(const struct args &a, const struct part &p, struct out &o,
+template <int COLUMNS, class T, int TILES>
+static __device__ __forceinline__ void put_part(const struct args &a, const struct part &p, struct out<TILES> &o,
                                                 const int (&sums)[COLUMNS / 2])
 {
     if constexpr (sizeof(T) == 2 && COLUMNS >= 128)
@@ -248,7 +253,9 @@ static __device__ __forceinline__ void put_part(const struct args &a, const stru
                 store_part<COLUMNS, T, false>(p, tok0, o, sums);
             return;
         }
-    if (a.silu)
+    if constexpr (COLUMNS > 256)
+        return; /* always stored: registers do not suffice otherwise */
+    else if (a.silu)
         put_part<COLUMNS, T, true>(a.r, p, sums);
     else
         put_part<COLUMNS, T, false>(a.r, p, sums);
@@ -275,9 +282,9 @@ static __device__ __forceinline__ void bring_terms(const struct int8_results &r,
         t.by[h] = tok + 8 * h < r.n_tok ? r.tok_scales[tok + 8 * h] : 0.0f;
 }
 
-template <int COLUMNS>
+template <int COLUMNS, int TILES>
 static __device__ __forceinline__ void put_tile(const struct args &a, int tok, int row0, int end,
-                                                const struct terms<COLUMNS> &t, struct out &o,
+                                                const struct terms<COLUMNS> &t, struct out<TILES> &o,
                                                 const int (&sums)[COLUMNS / 2])
 {
     __shared__ __align__(8) float scales[CONSUMERS][COLUMNS], bias[CONSUMERS][COLUMNS];

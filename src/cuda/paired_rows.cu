@@ -5,7 +5,7 @@
  * What lanes add up or compare for each token they do for one of the two: even lanes have the first, odd lanes the
  * second. A pair of rows then takes little longer than a row. */
 #include "cuda/early.cuh"
-#include "cuda/paired_rows.cuh"
+#include "cuda/row_ops.cuh"
 
 enum { PAIR = 2, HALF_LEAF = LEAF / PAIR /* channels of both tokens in 16 bytes */ };
 
@@ -17,33 +17,42 @@ template <int LEAVES> static __device__ __forceinline__ uint32_t pair_at(int c)
     return (uint32_t)((plane * (int)blockDim.x + leaf / LEAVES) * 16 + c % HALF_LEAF * 4);
 }
 
-/* Weights of a thread's N channels, 0 in the padding; where they lie, two to a word, goes to `from`, eight a uint4,
- * blockDim.x apart. */
-template <int N, int LEAVES>
-static __device__ __forceinline__ void load_places(const row_args &a, int chunk, float (&weight)[N], uint4 *from)
+/* Of a thread's N channels: which of a row's they are, and their weights, 0 in the padding. */
+template <int N> struct channels {
+    int32_t from[N];
+    float weight[N];
+    bool there;
+};
+
+/* On their way: nothing here waits for them. */
+template <int N> static __device__ __forceinline__ void load_channels(const row_args &a, int chunk, channels<N> &c)
 {
-    int first = 0, n = chunk * N < a.chunks * CHUNK ? chunk_channels<N>(a, chunk, first) : 0;
+    int first = 0;
+    c.there = chunk * N < a.chunks * CHUNK && chunk_channels<N>(a, chunk, first) > 0;
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        c.from[j] = first + j;
+        c.weight[j] = c.there ? 1.0f : 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < N; j += 4) {
+        if (a.order && c.there)
+            *reinterpret_cast<int4 *>(c.from + j) = *reinterpret_cast<const int4 *>(a.order + first + j);
+        if (a.weight && c.there)
+            *reinterpret_cast<float4 *>(c.weight + j) = *reinterpret_cast<const float4 *>(a.weight + first + j);
+    }
+}
+
+/* Where they lie goes to `places`, two to a word, eight a uint4, blockDim.x apart. */
+template <int N, int LEAVES> static __device__ __forceinline__ void put_places(const channels<N> &c, uint4 *places)
+{
 #pragma unroll
     for (int j = 0; j < N; j += 8) {
-        uint32_t at[8];
+        uint32_t two[4];
 #pragma unroll
-        for (int i = 0; i < 8; i += 4) {
-            int4 c = make_int4(first + j + i, first + j + i + 1, first + j + i + 2, first + j + i + 3);
-            if (a.order && n)
-                c = *reinterpret_cast<const int4 *>(a.order + first + j + i);
-            float4 w = n ? make_float4(1.0f, 1.0f, 1.0f, 1.0f) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            if (a.weight && n)
-                w = *reinterpret_cast<const float4 *>(a.weight + first + j + i);
-            const int channels[4] = {c.x, c.y, c.z, c.w};
-            const float weights[4] = {w.x, w.y, w.z, w.w};
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                at[i + e] = n ? pair_at<LEAVES>(channels[e]) : 0;
-                weight[j + i + e] = weights[e];
-            }
-        }
-        from[j / 8 * blockDim.x] =
-            make_uint4(at[0] | at[1] << 16, at[2] | at[3] << 16, at[4] | at[5] << 16, at[6] | at[7] << 16);
+        for (int i = 0; i < 4; i++)
+            two[i] = c.there ? pair_at<LEAVES>(c.from[j + 2 * i]) | pair_at<LEAVES>(c.from[j + 2 * i + 1]) << 16 : 0;
+        places[j / 8 * blockDim.x] = make_uint4(two[0], two[1], two[2], two[3]);
     }
 }
 
@@ -92,8 +101,7 @@ static __device__ __forceinline__ float2 stage(uint4 *pairs, const piece<T, LEAF
     for (int h = 1; h < LEAVES; h *= 2)
 #pragma unroll
         for (int i = 0; i < LEAVES; i += 2 * h)
-            sums[i] =
-                make_float2(__fadd_rn(sums[i].x, sums[i + h].x), __fadd_rn(sums[i].y, sums[i + h].y));
+            sums[i] = make_float2(__fadd_rn(sums[i].x, sums[i + h].x), __fadd_rn(sums[i].y, sums[i + h].y));
     return sums[0];
 }
 
@@ -155,13 +163,13 @@ static __device__ __forceinline__ float2 both_floats(uint32_t pair, __half)
 }
 
 template <class T, int N>
-static __device__ __forceinline__ void gather(const uint4 *pairs, float2 r, const uint4 *from,
+static __device__ __forceinline__ void gather(const uint4 *pairs, float2 r, const uint4 *places,
                                               const float (&weight)[N], float (&v)[PAIR][N])
 {
     const char *at = reinterpret_cast<const char *>(pairs);
 #pragma unroll
     for (int j = 0; j < N; j += 8) {
-        uint4 two = from[j / 8 * blockDim.x];
+        uint4 two = places[j / 8 * blockDim.x];
         const uint32_t words[4] = {two.x, two.y, two.z, two.w};
 #pragma unroll
         for (int i = 0; i < 8; i++) {
@@ -236,35 +244,86 @@ static __device__ __forceinline__ void put_pair(const row_args &a, int t, int tu
 }
 
 /* N channels of both rows a thread, LEAVES leaves of each to bring: a pair takes 8 * LEAVES / N blocks. */
-template <class T, int N, int LEAVES, int THREADS, int BLOCKS, int ASK>
+template <class T, int N, int LEAVES, int THREADS, int BLOCKS>
 static __global__ void __launch_bounds__(THREADS, BLOCKS) paired(row_args a)
 {
     const int SLICES = LEAF * LEAVES / N, PLANES = LEAVES * PAIR;
-    extern __shared__ uint4 memory[]; /* two rows of pairs: a thread may be at one when others are at the next; places */
+    extern __shared__ uint4
+        memory[]; /* two rows of pairs: a thread may be at one when others are at the next; places */
     __shared__ pair_shared shared;
     piece<T, LEAF> x[PAIR][LEAVES];
-    float weight[N], v[PAIR][N];
-    uint4 *from = memory + 2 * PLANES * blockDim.x + threadIdx.x;
+    channels<N> c;
+    float v[PAIR][N];
+    uint4 *places = memory + 2 * PLANES * blockDim.x + threadIdx.x;
     int chunk = blockIdx.x % SLICES * blockDim.x + threadIdx.x, step = PAIR * (gridDim.x / SLICES);
     int t = PAIR * (blockIdx.x / SLICES);
     early_next();
-    if (ASK > 0)
-        ask_for_pair<T, LEAVES>(a, t);
-    if (ASK > 1)
-        ask_for_pair<T, LEAVES>(a, t + step);
-    load_places<N, LEAVES>(a, chunk, weight, from);
+    ask_for_pair<T, LEAVES>(a, t);
+    load_channels(a, chunk, c);
+    put_places<N, LEAVES>(c, places);
     early_wait();
     load_pair(a, t, x);
     if (threadIdx.x < 4 * PAIR)
         shared.largest[threadIdx.x / PAIR][threadIdx.x % PAIR] = 0;
-    __syncthreads();
+    if (a.first_shared < a.chunks)
+        __syncthreads();
     for (int turn = 0; t < a.n_tok; t += step, turn++) {
         uint4 *pairs = memory + turn % 2 * PLANES * blockDim.x;
         float2 sums = stage(pairs, x);
         if (t + step < a.n_tok)
             load_pair(a, t + step, x);
         float2 r = find_r(a, sums, shared, turn);
-        gather<T>(pairs, r, from, weight, v);
+        gather<T>(pairs, r, places, c.weight, v);
         put_pair(a, t, turn, chunk, v, shared);
     }
+}
+
+/* ---- the choice of a kernel -------------------------------------------------------------------------------------- */
+
+struct config {
+    void (*kernel)(row_args);
+    int width, leaves; /* channels of a thread, leaves of a row it brings */
+    int each;          /* blocks a multiprocessor */
+};
+
+/* Measured best on an H100: threads of 8 channels where few turns are to be short, of 16 where many cost instructions.
+ * A second block takes a multiprocessor's turn from one pair to two, and two thirds more time. Of narrow rows several
+ * blocks are like one of wide ones. */
+template <class T> static struct config choose(const row_args &a)
+{
+    int alike = max(1, 256 / a.chunks), slots = atom_cuda_opened()->n_sm * alike, pairs = (a.n_tok + PAIR - 1) / PAIR;
+    int turns = (pairs + slots - 1) / slots, double_turns = (pairs + 2 * slots - 1) / (2 * slots);
+    bool two = a.chunks <= 320 && 5 * double_turns < 3 * turns;
+    if (a.chunks <= 256 && (turns == 3 || turns > 12))
+        return {paired<T, 16, 2, 256, 3>, 16, 2, 3 * alike};
+    if (turns > (a.chunks > 320 ? 1 : a.chunks > 256 ? 4 : 3))
+        return {paired<T, 16, 2, 512, 1>, 16, 2, two ? 2 * alike : alike};
+    if (two)
+        return {paired<T, 8, 1, 640, 2>, 8, 1, 2 * alike};
+    return {paired<T, 8, 1, 1024, 1>, 8, 1, alike};
+}
+
+template <class T> static void launch(const row_args &a, atom_cuda_stream s)
+{
+    struct config c = choose<T>(a);
+    int threads = (a.chunks * CHUNK / LEAF / c.leaves + 31) / 32 * 32;
+    size_t n_bytes = (size_t)threads * (2 * PAIR * c.leaves * sizeof(piece<T, LEAF>) + c.width * sizeof(uint16_t));
+    int blocks = min((a.n_tok + PAIR - 1) / PAIR, atom_cuda_opened()->n_sm * c.each);
+    if (n_bytes > 40 * 1024) /* 48 with what has its place fixed */
+        cudaFuncSetAttribute(c.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
+    launch_early(c.kernel, {dim3((unsigned)blocks), threads, n_bytes}, s, a);
+}
+
+/* Where one token a block fills the multiprocessors with short turns, pairs gain nothing. */
+bool atom_cuda_paired_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s)
+{
+    enum { MOST = 512 /* chunks, for two rows and their places in shared memory and in registers */ };
+    int n_sm = atom_cuda_opened()->n_sm, singles = a.chunks > 320 ? n_sm : a.chunks > 256 ? n_sm / 2 : 2 * n_sm;
+    if (!a.even || !a.q || type == ATOM_CUDA_F32 || a.chunks > MOST || a.n_tok <= singles)
+        return false;
+    if (type == ATOM_CUDA_F16)
+        launch<__half>(a, s);
+    else
+        launch<__nv_bfloat16>(a, s);
+    return true;
 }

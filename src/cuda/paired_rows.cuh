@@ -1,2 +1,0 @@
-#pragma once
-#include "cuda/row_ops.cuh"
