@@ -24,11 +24,10 @@ static __device__ __forceinline__ bool load_row(const row_args &a, int t, int ch
 /* gate becomes silu(gate) * up. */
 static __device__ __forceinline__ void silu_chunk(float (&gate)[CHUNK], const float (&up)[CHUNK])
 {
-    const float MOST = 87.0f; /* of silu_mul's gates; infinity is not for it either */
-    if (!(abs_max(gate) <= MOST)) {
+    if (!(abs_max(gate) <= 87.0f)) { /* silu_mul has neither large negative gates nor infinity */
 #pragma unroll
         for (int j = 0; j < CHUNK; j++)
-            gate[j] = fabsf(gate[j]) <= MOST ? silu_mul(gate[j], up[j]) : silu_mul_exact(gate[j], up[j]);
+            gate[j] = silu_mul_exact(gate[j], up[j]);
         return;
     }
 #pragma unroll
