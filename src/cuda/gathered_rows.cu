@@ -33,7 +33,7 @@ template <int N> struct places {
     uint4 *from;
 };
 
-/* Of a chunk; on their way: nothing here waits for them. */
+/* Of a chunk. */
 template <bool EVEN, int N>
 static __device__ __forceinline__ void load_places(const row_args &a, int chunk, places<N> &p)
 {

@@ -24,7 +24,7 @@ template <int N> struct channels {
     bool there;
 };
 
-/* On their way: nothing here waits for them. */
+/* Of a chunk. */
 template <int N> static __device__ __forceinline__ void load_channels(const row_args &a, int chunk, channels<N> &c)
 {
     int first = 0;
