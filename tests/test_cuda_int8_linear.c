@@ -23,6 +23,8 @@ struct problem {
     struct atom_cuda_acts acts;
 };
 
+static bool copies; /* whether all results are such as may leave by tensor copies */
+
 static int8_t byte_of(const struct problem *p) { return p->saturated ? -128 : (int8_t)draw(); }
 
 static void make_part(struct problem *p, int i, int n, struct atom_cuda_int8_tensors *on)
@@ -78,7 +80,7 @@ static void make_problem(struct problem *p, int k, int n, int n_tok)
     atom_cuda_site_init_whole(&p->site, k);
     p->by_turns = between(0, 2) == 0;
     p->saturated = between(0, 7) == 0;
-    p->n_parts = p->by_turns ? 2 : between(1, 3);
+    p->n_parts = p->by_turns ? 2 : copies ? 1 : between(1, 3);
     for (int i = 0; i < p->n_parts; i++)
         make_part(p, i, p->by_turns ? (n / 2 + 8) / 8 * 8 : i ? between(1, 40) : n, &on[i]);
     p->n_tok = n_tok;
@@ -192,11 +194,13 @@ static void check_results(const struct trial *c)
 static void check_problem(struct problem *p)
 {
     struct trial c = {.p = p, .type = (enum atom_cuda_float)between(0, 2), .silu = p->by_turns && between(0, 1)};
+    if (copies && c.type == ATOM_CUDA_F32)
+        c.type = ATOM_CUDA_F16;
     c.stride = (size_t)((p->n + 7) / 8 * 8 + 8 * between(0, 2));
     size_t n_y = (size_t)p->n_tok * c.stride, n_bytes = n_y * type_bytes(c.type);
     void *y = on_device(NULL, n_bytes), *add = NULL, *bias = NULL;
     c.got = malloc(n_bytes);
-    if (!c.silu && between(0, 1)) {
+    if (!c.silu && !copies && between(0, 1)) {
         c.add = malloc(n_bytes);
         for (size_t i = 0; i < n_y; i++)
             put_element(c.type, c.add, i, unit());
@@ -252,6 +256,26 @@ static void large_int8_linears(void **state)
     }
 }
 
+/* Tiles of every width that many tokens may have, whose results leave by tensor copies. */
+static void tiles_of_every_width(void **state)
+{
+    (void)state;
+    need_device();
+    static const struct {
+        int k, n, n_tok;
+    } sizes[] = {{130, 1000, 129}, {130, 4400, 129}, {130, 8600, 129},   {130, 10600, 150},
+                 {130, 4400, 260}, {260, 2000, 520}, {1000, 12800, 129}, {1536, 17000, 129}};
+    seed = 65;
+    copies = true;
+    for (size_t round = 0; round < 2 * (sizeof sizes / sizeof *sizes); round++) {
+        struct problem p;
+        make_problem(&p, sizes[round / 2].k, sizes[round / 2].n, sizes[round / 2].n_tok);
+        check_problem(&p);
+        drop_problem(&p);
+    }
+    copies = false;
+}
+
 /* The largest sums there are, and zeros. */
 static void extremes_are_exact(void **state)
 {
@@ -304,8 +328,8 @@ static void bad_jobs_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(int8_linears_are_the_formula),
-                                       cmocka_unit_test(large_int8_linears), cmocka_unit_test(extremes_are_exact),
-                                       cmocka_unit_test(bad_jobs_are_refused)};
+                                       cmocka_unit_test(large_int8_linears), cmocka_unit_test(tiles_of_every_width),
+                                       cmocka_unit_test(extremes_are_exact), cmocka_unit_test(bad_jobs_are_refused)};
     int rc = cmocka_run_group_tests_name("cuda int8 linear", tests, NULL, NULL);
     atom_cuda_close();
     return rc;

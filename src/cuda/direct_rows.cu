@@ -24,11 +24,7 @@ static __device__ __forceinline__ bool load_row(const row_args &a, int t, int ch
 /* gate becomes silu(gate) * up. */
 static __device__ __forceinline__ void silu_chunk(float (&gate)[CHUNK], const float (&up)[CHUNK])
 {
-    float least = 0.0f;
-#pragma unroll
-    for (int j = 0; j < CHUNK; j++)
-        least = max_nan(least, -gate[j]);
-    if (!(least <= 87.0f)) {
+    if (!(abs_max(gate) <= 87.0f)) { /* silu_mul has neither large negative gates nor infinity */
 #pragma unroll
         for (int j = 0; j < CHUNK; j++)
             gate[j] = silu_mul_exact(gate[j], up[j]);

@@ -16,6 +16,10 @@ static __device__ __forceinline__ void early_wait() {}
 static __device__ __forceinline__ void early_next() {}
 #endif
 
+/* Asks for a sector in the L2 cache, where it may be what a kernel in front is still to write: no more than a hint, and
+ * so allowed before early_wait. */
+static __device__ __forceinline__ void ask_for(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 static __global__ void early_probe() {}
 
 /* Whether this program has code of sm_90 for the device, so that early_wait waits: not so where PTX of an older

@@ -25,21 +25,21 @@ static __device__ __forceinline__ void load_words(const T *p, int n, T rest, T (
             to[j] = p[j];
 }
 
-/* What a thread knows of its N channels: weights, 0 in the padding, in registers; and where they lie in a row, as byte
- * offsets, two a word, eight in from[0], the next eight blockDim.x after it, in shared memory. */
+/* What a thread knows of its N channels: weights, 0 in the padding, in registers; and where they lie in a row, first as
+ * numbers, then as byte offsets, two a word, eight in from[0], the next eight blockDim.x after it, in shared memory. */
 template <int N> struct places {
     float weight[N];
+    int32_t channel[N];
     uint4 *from;
 };
 
-/* Of a chunk, in rows of numbers of `size` bytes. */
+/* Of a chunk. */
 template <bool EVEN, int N>
-static __device__ __forceinline__ void load_places(const row_args &a, int chunk, int size, places<N> &p)
+static __device__ __forceinline__ void load_places(const row_args &a, int chunk, places<N> &p)
 {
     int first = 0, n = chunk * N < a.chunks * CHUNK ? chunk_channels<N>(a, chunk, first) : 0;
-    int32_t from[N];
     if (a.order)
-        load_words<EVEN>(a.order + first, n, 0, from);
+        load_words<EVEN>(a.order + first, n, 0, p.channel);
     if (a.weight)
         load_words<EVEN>(a.weight + first, n, 0.0f, p.weight);
 #pragma unroll
@@ -47,14 +47,19 @@ static __device__ __forceinline__ void load_places(const row_args &a, int chunk,
         if (!a.weight)
             p.weight[j] = j < n ? 1.0f : 0.0f;
         if (!a.order)
-            from[j] = j < n ? first + j : 0;
+            p.channel[j] = j < n ? first + j : 0;
     }
+}
+
+/* In rows of numbers of `size` bytes. */
+template <int N> static __device__ __forceinline__ void put_places(int size, const places<N> &p)
+{
 #pragma unroll
     for (int j = 0; j < N; j += 8) {
         uint32_t two[4];
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            two[i] = (uint32_t)(from[j + 2 * i] * size) | (uint32_t)(from[j + 2 * i + 1] * size) << 16;
+            two[i] = (uint32_t)(p.channel[j + 2 * i] * size) | (uint32_t)(p.channel[j + 2 * i + 1] * size) << 16;
         p.from[j / 8 * blockDim.x] = make_uint4(two[0], two[1], two[2], two[3]);
     }
 }
@@ -80,6 +85,18 @@ static __device__ __forceinline__ void load_row(const row_args &a, int t, piece<
         for (unsigned w = 0; w < sizeof x[i].words / 16 && !EVEN; w++)
             if (!row)
                 x[i].words[w] = make_uint4(~0u, ~0u, ~0u, ~0u);
+    }
+}
+
+/* Asks for it in the L2 cache. */
+template <class T, int LEAVES> static __device__ __forceinline__ void ask_for_row(const row_args &a, int t)
+{
+    const T *row = static_cast<const T *>(a.x) + (size_t)t * a.stride;
+#pragma unroll
+    for (int i = 0; i < LEAVES; i++) {
+        int first = leaf_at<LEAVES>(i);
+        if (first < a.k)
+            ask_for(row + first);
     }
 }
 
@@ -144,7 +161,10 @@ static __global__ void __launch_bounds__(MAX_THREADS) gathered(row_args a)
     int chunk = blockIdx.x % SLICES * blockDim.x + threadIdx.x, step = gridDim.x / SLICES;
     p.from = memory + 2 * LEAVES * LEAF * sizeof(T) / 16 * blockDim.x + threadIdx.x;
     early_next();
-    load_places<EVEN>(a, chunk, sizeof(T), p);
+    if (EVEN)
+        ask_for_row<T, LEAVES>(a, blockIdx.x / SLICES);
+    load_places<EVEN>(a, chunk, p);
+    put_places(sizeof(T), p);
     early_wait();
     load_row<EVEN>(a, blockIdx.x / SLICES, x);
     begin_shared(shared);
@@ -205,9 +225,9 @@ template <class T> static struct config choose(const row_args &a)
         return {a.even ? gathered<T, false, true, 16, 2> : gathered<T, false, false, 16, 2>, 16, 2};
     if (!a.even)
         return {gathered<T, true, false, 16, 2>, 16, 2};
-    if (!shares && (a.chunks > 256 ? 8 : 16) * a.n_tok <= n_sm)
-        return {gathered<T, true, true, 8, 4>, 8, 4};
-    if (2 * a.chunks <= MAX_THREADS && work >= 120 && work <= 500)
+    if (!shares && (a.chunks > 256 ? 2 : 4) * a.n_tok <= n_sm)
+        return {gathered<T, true, true, 8, 2>, 8, 2};
+    if (2 * a.chunks <= MAX_THREADS && work >= (shares ? 120 : 60) && work <= 520)
         return {gathered<T, true, true, 8, 1>, 8, 1};
     return {gathered<T, true, true, 16, 2>, 16, 2};
 }

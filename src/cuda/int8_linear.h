@@ -3,7 +3,10 @@
  *
  * y[t, r] = float(sum over all channels of q_a[t, c] * q_w[r, c]) * (s_a[t] * s_w[r]), then + bias[r], then + add[t,
  * r]: the sum is exact in INT32, so that no order of it shows and K may be split in any way; it is rounded to float32
- * once, where it exceeds 2^24. */
+ * once, where it exceeds 2^24.
+ *
+ * On sm_90 these kernels start before the one in front of them on the stream has ended, bring weights, and wait for it
+ * then: weights are not to be what a kernel just before is still writing. */
 #ifndef ATOM_CUDA_INT8_LINEAR_H
 #define ATOM_CUDA_INT8_LINEAR_H
 

@@ -156,6 +156,11 @@ PTX_FN void tensor_store(const CUtensorMap *map, int x, int y, const void *from)
 }
 /* Until this thread's stores have read their shared memory. */
 PTX_FN void tensor_store_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+/* Until all but the last N have. */
+template <int N> PTX_FN void tensor_store_wait_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
+}
 PTX_FN void tensor_prefetch(const CUtensorMap *map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
 /* ---- clusters, warpgroups ---- */
@@ -202,13 +207,19 @@ PTX_FN uint64_t swizzled_descriptor(const void *rows)
            (uint64_t)1 << 62;
 }
 
-/* 8x8 tiles of b16 in shared memory, one row of 16 bytes at each lane's address, eight lanes a tile; of the transposed
- * tile thread l has row l/4, columns 2(l%4) and +1. */
+/* 8x8 tiles of b16 in shared memory, one row of 16 bytes at each lane's address, eight lanes a tile; of the tile, or
+ * of the transposed one, thread l has row l/4, columns 2(l%4) and +1. */
 PTX_FN void load_4x8x8_transposed(uint32_t (&x)[4], uint32_t at)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
                  : "r"(at)
+                 : "memory");
+}
+PTX_FN void store_4x8x8(uint32_t at, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(a), "r"(b), "r"(c),
+                 "r"(d)
                  : "memory");
 }
 PTX_FN void store_4x8x8_transposed(uint32_t at, const uint32_t (&x)[4])

@@ -108,9 +108,9 @@ static enum atom_status run(const row_args *a, enum atom_cuda_float type, const 
     bool staged = a->source == ROW_GATHERED || a->source == ROW_NORM;
     if (a->chunks > MAX_THREADS * MAX_CHUNKS || (staged && !fits_shared(a->chunks, type)))
         atom_cuda_long_rows(*a, type, s);
-    else if (staged)
+    else if (staged && !atom_cuda_paired_rows(*a, type, s))
         atom_cuda_gathered_rows(*a, type, s);
-    else
+    else if (!staged)
         atom_cuda_direct_rows(*a, type, s);
     return atom_cuda_launched(what, err);
 }

@@ -151,8 +151,8 @@ static __device__ __noinline__ float silu_mul_exact(float gate, float up)
     return __fmul_rn(__fdiv_rn(gate, __fadd_rn(1.0f, exp_as_cpu(-gate))), up);
 }
 
-/* The same without a branch, for a gate of at least -87: of denominators whose reciprocal is no denormal, Newton's
- * steps leave the quotient rounded once. */
+/* The same without a branch, for a gate that is finite and at least -87: of denominators whose reciprocal is no
+ * denormal, Newton's steps leave the quotient rounded once. */
 static __device__ __forceinline__ float silu_mul(float gate, float up)
 {
     float d = __fadd_rn(1.0f, exp_as_cpu(-gate)), y;
@@ -296,7 +296,9 @@ static __device__ __forceinline__ void begin_shared(row_shared &m)
     __syncthreads();
 }
 
-/* The kernels: rows through shared memory, rows in the order they lie in, rows too long for registers. */
+/* The kernels: rows through shared memory, by twos or one by one, rows in the order they lie in, rows too long for
+ * registers. */
+bool atom_cuda_paired_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s); /* false: not its job */
 void atom_cuda_gathered_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s);
 void atom_cuda_direct_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s);
 void atom_cuda_long_rows(const row_args &a, enum atom_cuda_float type, atom_cuda_stream s);

@@ -37,6 +37,7 @@
 #define WG_ALL32(c) WG_D32(c, 0)
 #define WG_ALL48(c) WG_D32(c, 0), WG_D16(c, 32)
 #define WG_ALL64(c) WG_D64(c, 0)
+#define WG_ALL80(c) WG_D64(c, 0), WG_D16(c, 64)
 #define WG_ALL96(c) WG_D64(c, 0), WG_D32(c, 64)
 #define WG_ALL128(c) WG_D64(c, 0), WG_D64(c, 64)
 
@@ -61,6 +62,7 @@ WGMMA_S8_SMEM(48, 24, 24, 25, 26);
 WGMMA_S8_SMEM(64, 32, 32, 33, 34);
 WGMMA_S8_SMEM(96, 48, 48, 49, 50);
 WGMMA_S8_SMEM(128, 64, 64, 65, 66);
+WGMMA_S8_SMEM(160, 80, 80, 81, 82);
 WGMMA_S8_SMEM(192, 96, 96, 97, 98);
 WGMMA_S8_SMEM(256, 128, 128, 129, 130);
 
