@@ -7,10 +7,11 @@
 #include "cuda/decode_result.cuh"
 #include "cuda/early.cuh"
 
-/* The angles that all warps share, from the plan. */
+/* The angles that all warps share, from the plan, as far as the longest item goes. */
 template <class D> PAGE_FN void bring_turns(const decode_args &a, uint8_t *to)
 {
-    const int n = D::turn_bytes / 16, first = (int)blockIdx.x * 16 % max(n, 1); /* not all blocks the same at once */
+    const int n = min(D::turn_pages, a.space.units->n_pages) * D::tiles * 32; /* units: long ones first */
+    const int first = (int)blockIdx.x * 16 % max(n, 1);                      /* not all blocks the same at once */
     for (int i = (int)threadIdx.x, at; i < n; i += (int)blockDim.x) {
         at = i + first < n ? i + first : i + first - n;
         copy_16(shared_address(to) + at * 16, a.space.turns + at);
@@ -84,6 +85,7 @@ template <class D> static __global__ void __launch_bounds__(D::warps * 32, D::bl
         rows<D> r;
         place_in_step p = start_item(a, q.units[k % QUEUE], asked ? mine + D::asked_at : NULL, t, r);
         give_next<D>(a, g, q, k);
+        r.cz[0] *= r.c[0], r.cz[1] *= r.c[1]; /* only now: sums of queries take their time */
         const unit &next = q.units[(k + 1) % QUEUE];
         asked = ask_queries<D>(a, next, !D::pre || r.shift < 3, mine + D::asked_at);
         c.next_ids = page_ids(a, next, 0);
@@ -128,7 +130,8 @@ template <class D> static enum atom_status launch(decode_args &a, cudaStream_t s
     int n_blocks = dev->n_sm * is.blocks;
     a.finish = a.finish && a.most_items <= n_blocks * is.warps;
     const size_t n_bytes = (size_t)(D::turn_bytes + is.warps * D::warp_bytes);
-    launch_early(decode<D>, {dim3((unsigned)n_blocks), is.warps * 32, n_bytes}, s, (const decode_args)a);
+    int n_used = a.most_items * a.rep < n_blocks ? a.most_items * a.rep : n_blocks; /* rep: tiles, of 8 new tokens */
+    launch_early(decode<D>, {dim3((unsigned)n_used), is.warps * 32, n_bytes}, s, (const decode_args)a);
     return atom_cuda_launched("decode attention", err);
 }
 

@@ -16,7 +16,7 @@ enum {
     MAX_SPLITS = 128, /* and a sequence at most so many, times its new tokens */
     TILE_ROWS = 8,    /* query rows of a unit */
     FEW_SPLITS = 8,   /* are added up by one warp */
-    TURN_PAGES = 8,   /* the angles of whose places are kept at hand, of half as many where heads are over 128 wide */
+    TURN_PAGES = 16,   /* the angles of whose places are kept at hand, of fewer where a page is large */
 };
 
 struct __align__(16) unit

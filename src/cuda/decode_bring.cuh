@@ -52,9 +52,12 @@ PAGE_FN bool is_elected()
     return is;
 }
 
+/* Pages are read once: what else lies in the L2 cache stays there. */
 PAGE_FN void bulk_copy(uint32_t to, const uint8_t *from, uint32_t n_bytes, uint32_t full)
 {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+    asm volatile("{ .reg .b64 once; createpolicy.fractional.L2::evict_first.b64 once, 1.0;"
+                 " cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2,"
+                 " [%3], once; }" ::"r"(to),
                  "l"(from), "r"(n_bytes), "r"(full)
                  : "memory");
 }

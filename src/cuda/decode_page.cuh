@@ -21,11 +21,12 @@ template <int WIDE, int BITS, bool PRE> struct decode_dims {
     static constexpr bool dealt = PRE && BITS == 4; /* items, by number alone (decode_fetch.cuh) */
     static constexpr int key_n = key_words(WIDE, BITS), value_n = value_words(WIDE, BITS);
     static constexpr int half = half_bytes(WIDE, BITS), data = data_bytes(WIDE, BITS), page = 2 * half;
-    /* a warp's ring: stages of a page, or of two that are computed together; all but one are on their way or there */
+    /* a warp's ring: stages of a page, or of two that are computed together (more stages wait for each other in memory:
+     * 2 to 4 % slower) */
     static constexpr bool two = page < 4500;
     static constexpr int step = two ? 2 : 1, stage = step * page;
-    static constexpr int stages = page < 2200 || !two ? MAX_STAGES : 2, ahead = stages - 1;
-    static constexpr int turn_pages = WIDE > 128 ? TURN_PAGES / 2 : TURN_PAGES;
+    static constexpr int stages = two ? 2 : 3;
+    static constexpr int turn_pages = TURN_PAGES / (BITS == 4 ? 1 : 2) / (WIDE > 128 ? 2 : 1);
     static constexpr int turn_bytes = PRE ? turn_pages * tiles * 512 : 0;
     static constexpr int chains = PRE || BITS != 4 ? 2 : 4; /* of products with queries, so that none waits long */
     /* in shared memory, of a warp: its next items, queries (before they are turned, those of an item; of few rows, in

@@ -266,7 +266,7 @@ PAGE_FN place_in_step start_item(const decode_args &a, const unit &u, const uint
     for (int j = 0; j < 2; j++) {
         int of = 2 * (lane % 4) + j;
         r.c[j] = __shfl_sync(0xFFFFFFFFu, c, of * 4);
-        r.cz[j] = r.c[j] * total[j];
+        r.cz[j] = total[j];
         r.max[j] = NOTHING_YET;
         r.sum[j] = r.zeros[j] = 0.0f;
         r.limit[j] = __shfl_sync(0xFFFFFFFFu, limit, of * 4);
