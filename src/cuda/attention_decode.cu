@@ -110,7 +110,7 @@ template <class D> static cudaError_t find_shape(shape *to)
     if (e)
         return e;
     int room = (most - D::turn_bytes) / D::warp_bytes, n_bytes;
-    to->warps = D::pre && room < D::warps ? room : D::warps;
+    to->warps = D::alone && room < D::warps ? room : D::warps;
     n_bytes = D::turn_bytes + to->warps * D::warp_bytes;
     e = cudaFuncSetAttribute(decode<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, n_bytes);
     e = e ? e : cudaOccupancyMaxActiveBlocksPerMultiprocessor(&to->blocks, decode<D>, to->warps * 32, (size_t)n_bytes);

@@ -12,7 +12,7 @@
 #include "cuda/kv_pages.cuh"
 
 enum {
-    SPLIT_PAGES = 16, /* a split has about so many, where there are */
+    SPLIT_PAGES = 13, /* a split has about so many, where there are */
     MAX_SPLITS = 128, /* and a sequence at most so many, times its new tokens */
     TILE_ROWS = 8,    /* query rows of a unit */
     FEW_SPLITS = 8,   /* are added up by one warp */

@@ -45,7 +45,7 @@ struct __align__(128) queue
 };
 static_assert(sizeof(struct queue) == QUEUE_BYTES, "what decode_dims leaves for it");
 
-template <class D> PAGE_FN int warps_of_grid() { return (D::pre ? (int)(blockDim.x / 32) : D::warps) * (int)gridDim.x; }
+PAGE_FN int warps_of_grid() { return (int)(blockDim.x / 32 * gridDim.x); }
 
 /* Units past the last hold anything, and are there. */
 PAGE_FN int read_word(const decode_args &a, int item, bool there)
@@ -87,7 +87,7 @@ PAGE_FN int ask_number(const decode_args &a)
 template <class D> PAGE_FN giver start_giver(const decode_args &a, queue &q)
 {
     giver g;
-    int warp = (int)(threadIdx.x / 32 * gridDim.x + blockIdx.x), next = warp + warps_of_grid<D>();
+    int warp = (int)(threadIdx.x / 32 * gridDim.x + blockIdx.x), next = warp + warps_of_grid();
     int n_items = *a.space.n_units * a.kv_heads, first = read_word(a, warp, true);
     g.word = read_word(a, next, true); /* before it is known how many there are */
     put_head(a, q, 0, warp);
@@ -112,8 +112,8 @@ template <class D> PAGE_FN void give_next(const decode_args &a, giver &g, queue 
 {
     put_word(q, k + 1, g.word);
     if (D::dealt)
-        read_item<D>(a, g, q, k + 2, g.item += warps_of_grid<D>());
-    else if (threadIdx.x % 32 == 0 && g.item + AHEAD * warps_of_grid<D>() < q.n_items)
+        read_item<D>(a, g, q, k + 2, g.item += warps_of_grid());
+    else if (threadIdx.x % 32 == 0 && g.item + AHEAD * warps_of_grid() < q.n_items)
         g.item = ask_number(a);
     __syncwarp();
 }
@@ -122,14 +122,14 @@ template <class D> PAGE_FN void give_next(const decode_args &a, giver &g, queue 
 template <class D> PAGE_FN void read_given(const decode_args &a, giver &g, queue &q, unsigned k)
 {
     if (!D::dealt)
-        read_item<D>(a, g, q, k + 2, __shfl_sync(0xFFFFFFFFu, g.item, 0) + AHEAD * warps_of_grid<D>());
+        read_item<D>(a, g, q, k + 2, __shfl_sync(0xFFFFFFFFu, g.item, 0) + AHEAD * warps_of_grid());
 }
 
 /* After the last item: the counter is 0 again when all are done, if it gave any. What a warp asked for has come when it
  * is done. */
 template <class D> PAGE_FN void leave(const decode_args &a, const queue &q)
 {
-    int n = warps_of_grid<D>();
+    int n = warps_of_grid();
     if (D::dealt || threadIdx.x % 32 || q.n_items <= AHEAD * n)
         return;
     if (atomicAdd(a.space.taken + 1, 1) == n - 1)

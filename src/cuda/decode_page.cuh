@@ -34,11 +34,12 @@ template <int WIDE, int BITS, bool PRE> struct decode_dims {
     static constexpr int asked_at = QUEUE_BYTES + (PRE ? WIDE * 8 : 0), angles_at = asked_at + WIDE * 8;
     static constexpr int ring_at = angles_at + (PRE ? WIDE * 4 : 0);
     static constexpr int warp_bytes = ring_at + stages * stage;
-    /* of a block: where angles are shared, as many as there is room for, here on Hopper */
+    /* of a block: where angles are shared or registers want 12 warps, as many as there is room for, here on Hopper */
+    static constexpr bool alone = PRE || BITS == 4; /* a block a multiprocessor */
     static constexpr int most = WIDE > 128 ? 8 : 12, room = (220 * 1024 - turn_bytes) / warp_bytes;
-    static constexpr int warps = PRE ? (room < most ? room : most) : page > 8192 ? 1 : page > 4500 ? 2 : 4;
+    static constexpr int warps = alone ? (room < most ? room : most) : page > 8192 ? 1 : page > 4500 ? 2 : 4;
     /* of a multiprocessor */
-    static constexpr int blocks = PRE || WIDE > 128 ? 1 : BITS == 8 ? 3 : 4;
+    static constexpr int blocks = alone || WIDE > 128 ? 1 : BITS == 8 ? 3 : 4;
 };
 
 /* ---- unpacking --------------------------------------------------------------------------------------------------- */
