@@ -287,6 +287,30 @@ static void long_sequences(void **state)
     }
 }
 
+/* Items of a page or two, several for every warp of a device. */
+static void many_short_sequences(void **state)
+{
+    enum { MOST = 3000 };
+    (void)state;
+    need_device();
+    seed = 66;
+    for (int round = 0; round < 4; round++) {
+        static int pos0[MOST], n_tok[MOST];
+        struct problem p;
+        for (int i = 0; i < MOST; i++) {
+            pos0[i] = between(0, round % 2 ? 12 : 40);
+            n_tok[i] = 1;
+        }
+        struct atom_cuda_kv kv = {.heads = 8, .kv_heads = 8, .head_dim = 16, .bits = round % 2 ? 8 : 4, .clip = 1.0f};
+        kv.rope = round / 2 ? ATOM_KV_PRE : ATOM_KV_POST;
+        struct step step = make_step(MOST, pos0, n_tok);
+        make_problem(&p, kv, step, 0);
+        check_problem(&p);
+        drop_problem(&p);
+        drop_step(&step);
+    }
+}
+
 /* A sequence of a step alone, and in company: of two, or of so many places in a step that splits are added up by a
  * kernel of their own. */
 static void company_does_not_show(void **state)
@@ -368,6 +392,7 @@ static void bad_jobs_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(rows_are_the_formula), cmocka_unit_test(long_sequences),
+                                       cmocka_unit_test(many_short_sequences),
                                        cmocka_unit_test(company_does_not_show),
                                        cmocka_unit_test(queries_that_are_not_finite_spoil_their_rows_alone),
                                        cmocka_unit_test(bad_jobs_are_refused)};

@@ -5,88 +5,96 @@
  * for what happens there; warps share nothing but a table of angles. */
 #include "cuda/check.cuh"
 #include "cuda/decode_result.cuh"
+#include "cuda/early.cuh"
 
-/* The angles that all warps share, from the plan. */
+/* The angles that all warps share, from the plan, as far as the longest item goes. */
 template <class D> PAGE_FN void bring_turns(const decode_args &a, uint8_t *to)
 {
-    for (int i = (int)threadIdx.x; i < D::turn_bytes / 16; i += (int)blockDim.x)
-        copy_16(shared_address(to) + i * 16, a.space.turns + i);
+    const int n = min(D::turn_pages, a.space.units->n_pages) * D::tiles * 32; /* units: long ones first */
+    const int first = (int)blockIdx.x * 16 % max(n, 1);                      /* not all blocks the same at once */
+    for (int i = (int)threadIdx.x, at; i < n; i += (int)blockDim.x) {
+        at = i + first < n ? i + first : i + first - n;
+        copy_16(shared_address(to) + at * 16, a.space.turns + at);
+    }
 }
 
-template <class D> PAGE_FN int ring_step(int at, int by) { return at + by < D::stages ? at + by : at + by - D::stages; }
-
-/* This warp's pages of an item; `at` is where the next one is in the ring. known: items before this one are in the
- * queue. */
+/* This warp's pages of an item; known: items before this one are in the queue. */
 template <class D>
-PAGE_FN void attend_item(const decode_args &a, const queue &q, cursor &c, int known, const place_in_step &p, rows<D> &r,
-                         uint8_t *pages, int &at, const uint4 *turns, turner &t)
+PAGE_FN void attend_item(const decode_args &a, queue &q, cursor &c, unsigned known, const place_in_step &p, rows<D> &r,
+                         uint8_t *pages, const uint4 *turns, const turner &t)
 {
     const int first = p.u->first_page, n = p.u->n_pages;
-    int i = 0;
 #pragma unroll 1
-    while (i < n) {
+    for (int i = 0; i < n; i += D::step) {
         const uint4 *its_turns = turns + i % D::turn_pages * D::tiles * 32;
         if (D::pre && i % D::turn_pages == 0) {
-            wait_angles<D>(t);
+            i ? copies_wait<0>() : copies_wait<1>(); /* the next item's queries were asked for just now */
+            __syncwarp();
             turn_queries(t, r);
             __syncwarp();
             const unit &later = q.units[(known - AHEAD + 1) % QUEUE];
             ask_angles<D>(a, i + D::turn_pages < n ? first + i + D::turn_pages : later.first_page, t);
         }
-        int next = ring_step<D>(at, 1), to = ring_step<D>(at, D::ahead);
-        if (D::two && r.shift < 3 && i + 1 < n) {
-            copies_wait<D::two ? D::ahead - 2 : 0>();
-            __syncwarp();
-            fetch_page<D>(a, q, c, known, shared_address(pages + to * D::page));
-            fetch_page<D>(a, q, c, known, shared_address(pages + ring_step<D>(to, 1) * D::page));
-            attend_two(pages + at * D::page, pages + next * D::page, (first + i) * PAGE, r, its_turns);
-            at = ring_step<D>(next, 1);
-            i += 2, t.since += 2;
-        } else {
-            copies_wait<D::ahead - 1>();
-            __syncwarp();
-            fetch_page<D>(a, q, c, known, shared_address(pages + to * D::page));
-            attend_page(pages + at * D::page, (first + i) * PAGE, r, its_turns);
-            at = next;
-            i++, t.since++;
-        }
+        const uint8_t *page = pages + c.at * D::stage;
+        int m = D::step == 2 ? min(n - i, 2) : 1;
+        wait_next<D>(q, c);
+        fetch_stages<D>(a, q, c, known, pages, 1);
+        if (__builtin_expect(D::two && r.shift < 3, 1))
+            attend_two(page, m, (first + i) * PAGE, r, its_turns);
+        else
+#pragma unroll 1
+            for (int j = 0; j < m; j++)
+                attend_page(page + j * D::page, (first + i + j) * PAGE, r, its_turns + j * D::tiles * 32);
+        __syncwarp();
     }
 }
 
+/* A block that has no item leaves. */
 template <class D> static __global__ void __launch_bounds__(D::warps * 32, D::blocks) decode(const decode_args a)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     uint8_t *mine = shared + D::turn_bytes + threadIdx.x / 32 * D::warp_bytes, *pages = mine + D::ring_at;
     const uint4 *turns = reinterpret_cast<const uint4 *>(shared) + threadIdx.x % 32;
-    turner t = {reinterpret_cast<uint2 *>(mine + D::queries_at) + threadIdx.x % 32,
-                reinterpret_cast<float2 *>(mine + D::angles_at), D::stages};
+    turner t = {reinterpret_cast<uint2 *>(mine + QUEUE_BYTES), reinterpret_cast<float2 *>(mine + D::angles_at), 32, 0};
     queue &q = *reinterpret_cast<queue *>(mine);
-    int at = 0;
-    let_next_come();
-    bring_turns<D>(a, shared);
+    if (threadIdx.x % 32 == 0)
+        init_barriers(q.full, D::stages);
     giver g = start_giver<D>(a, q);
-    cursor c = {0, 0, 0, 0, 0, 0, -1};
-    enter_item(a, q, c, AHEAD);
-    if (D::pre)
+    if ((int)blockIdx.x >= q.n_items) {
+        wait_for_last(); /* as nothing that comes later may begin before that has ended */
+        return;
+    }
+    cursor c = {};
+    c.n = q.units[0].n_pages, c.head = q.units[0].kv_head;
+    c.ids = page_ids(a, q.units[0], 0), c.next_ids = page_ids(a, q.units[1], 0);
+    if (D::pre) {
+        bring_turns<D>(a, shared);
         ask_angles<D>(a, q.units[0].first_page, t);
-#pragma unroll 1
-    for (int i = 0; i < D::ahead; i++)
-        fetch_page<D>(a, q, c, AHEAD, shared_address(pages + i * D::page));
-    if (D::pre) { /* the table, and the first angles */
-        copies_wait<D::ahead - 1>();
+    }
+    wait_for_last();
+    let_next_come();
+    bool asked = ask_queries<D>(a, q.units[0], true, mine + D::asked_at);
+    fetch_stages<D>(a, q, c, AHEAD, pages, D::stages);
+    c.owed--; /* there is no room at the first stage, where there is at others */
+    if (D::pre) {
+        copies_wait<0>();
         __syncthreads();
-        t.since = D::stages;
     }
 #pragma unroll 1
-    for (int k = 0; q.units[k % QUEUE].n_pages; k++) {
+    for (unsigned k = 0; q.units[k % QUEUE].n_pages; k++) {
         rows<D> r;
-        place_in_step p = start_item(a, q.units[k % QUEUE], t.unturned, r);
-        attend_item(a, q, c, k + AHEAD, p, r, pages, at, turns, t);
+        place_in_step p = start_item(a, q.units[k % QUEUE], asked ? mine + D::asked_at : NULL, t, r);
         give_next<D>(a, g, q, k);
+        r.cz[0] *= r.c[0], r.cz[1] *= r.c[1]; /* only now: sums of queries take their time */
+        const unit &next = q.units[(k + 1) % QUEUE];
+        asked = ask_queries<D>(a, next, !D::pre || r.shift < 3, mine + D::asked_at);
+        c.next_ids = page_ids(a, next, 0);
+        attend_item(a, q, c, k + AHEAD, p, r, pages, turns, t);
+        read_given<D>(a, g, q, k);
         finish_item(a, p, r);
     }
     copies_wait<0>();
-    leave<D>(a);
+    leave<D>(a, q);
 }
 
 /* How a device takes a kernel: warps of a block, blocks of a multiprocessor. */
@@ -102,7 +110,7 @@ template <class D> static cudaError_t find_shape(shape *to)
     if (e)
         return e;
     int room = (most - D::turn_bytes) / D::warp_bytes, n_bytes;
-    to->warps = D::pre && room < D::warps ? room : D::warps;
+    to->warps = D::alone && room < D::warps ? room : D::warps;
     n_bytes = D::turn_bytes + to->warps * D::warp_bytes;
     e = cudaFuncSetAttribute(decode<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, n_bytes);
     e = e ? e : cudaOccupancyMaxActiveBlocksPerMultiprocessor(&to->blocks, decode<D>, to->warps * 32, (size_t)n_bytes);
@@ -121,7 +129,9 @@ template <class D> static enum atom_status launch(decode_args &a, cudaStream_t s
     is.blocks = is.blocks ? is.blocks : 1;
     int n_blocks = dev->n_sm * is.blocks;
     a.finish = a.finish && a.most_items <= n_blocks * is.warps;
-    decode<D><<<(unsigned)n_blocks, is.warps * 32, (size_t)(D::turn_bytes + is.warps * D::warp_bytes), s>>>(a);
+    const size_t n_bytes = (size_t)(D::turn_bytes + is.warps * D::warp_bytes);
+    int n_used = a.most_items * a.rep < n_blocks ? a.most_items * a.rep : n_blocks; /* rep: tiles, of 8 new tokens */
+    launch_early(decode<D>, {dim3((unsigned)n_used), is.warps * 32, n_bytes}, s, (const decode_args)a);
     return atom_cuda_launched("decode attention", err);
 }
 
@@ -182,7 +192,9 @@ extern "C" enum atom_status atom_cuda_decode_run(const struct atom_cuda_attend *
                      (kv->rotate & ATOM_ROTATE_V) != 0,
                      !(kv->rotate & ATOM_ROTATE_V) && kv->heads == kv->kv_heads && n_splits <= FEW_SPLITS,
                      job->step->max_seqs * n_splits * kv->kv_heads,
-                     kv->wide == kv->head_dim && (uintptr_t)kv->turns % 16 == 0};
+                     kv->wide == kv->head_dim && (uintptr_t)kv->turns % 16 == 0,
+                     kv->wide == kv->head_dim && job->type == ATOM_CUDA_F16 && job->q_stride % 8 == 0 &&
+                         (uintptr_t)job->q % 16 == 0};
     st = kv->wide == 64    ? launch_bits<64>(a, kv, s, err)
          : kv->wide == 96  ? launch_bits<96>(a, kv, s, err)
          : kv->wide == 128 ? launch_bits<128>(a, kv, s, err)

@@ -12,11 +12,11 @@
 #include "cuda/kv_pages.cuh"
 
 enum {
-    SPLIT_PAGES = 16, /* a split has at least so many, where there are */
+    SPLIT_PAGES = 13, /* a split has about so many, where there are */
     MAX_SPLITS = 128, /* and a sequence at most so many, times its new tokens */
     TILE_ROWS = 8,    /* query rows of a unit */
     FEW_SPLITS = 8,   /* are added up by one warp */
-    TURN_PAGES = 8,   /* the angles of whose places are kept at hand, of half as many where heads are over 128 wide */
+    TURN_PAGES = 16,   /* the angles of whose places are kept at hand, of fewer where a page is large */
 };
 
 struct __align__(16) unit
@@ -30,8 +30,8 @@ enum { UNIT_WORDS = sizeof(struct unit) / sizeof(int) };
 
 struct decode_space {
     int *n_units;
-    int *taken;     /* items given out beyond the first of each block, blocks done; both 0 between launches */
-    unit *units;    /* without KV head */
+    int *taken;     /* items given out beyond those that are warps' by number, warps done; both 0 between launches */
+    unit *units;    /* without KV head, long ones first */
     int *arrived;   /* [max_seqs, heads]: splits of a unit, which is one of a sequence's heads; 0 between launches */
     uint4 *turns;   /* [TURN_PAGES, tiles of 16 channels, lane]: cos and sin as lanes want them (decode_plan.cu) */
     float2 *weight; /* [max_seqs, slots, heads]: largest score and sum of weights; a slot is split * n_tok + token */
@@ -42,7 +42,8 @@ struct decode_space {
 
 static inline __host__ __device__ int splits_of(int n_pages, int n_tok)
 {
-    int most = MAX_SPLITS / n_tok, n = (n_pages + SPLIT_PAGES - 1) / SPLIT_PAGES;
+    int most = MAX_SPLITS / n_tok, n = (n_pages + SPLIT_PAGES - 3) / SPLIT_PAGES;
+    n = n > 1 ? n : 1;
     return n < most ? n : most;
 }
 

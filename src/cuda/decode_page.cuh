@@ -13,26 +13,33 @@
 
 #define PAGE_FN static __device__ __forceinline__
 
+enum { MAX_STAGES = 3, QUEUE_BYTES = 256 };
+
 template <int WIDE, int BITS, bool PRE> struct decode_dims {
     static constexpr int wide = WIDE, bits = BITS, pairs = WIDE / 8, tiles = WIDE / 16;
     static constexpr bool pre = PRE, integers = BITS != 16;
+    static constexpr bool dealt = PRE && BITS == 4; /* items, by number alone (decode_fetch.cuh) */
     static constexpr int key_n = key_words(WIDE, BITS), value_n = value_words(WIDE, BITS);
     static constexpr int half = half_bytes(WIDE, BITS), data = data_bytes(WIDE, BITS), page = 2 * half;
-    static constexpr int stages = page < 2200 ? 6 : page < 4500 ? 4 : 3; /* pages of a warp's ring */
-    static constexpr bool two = stages >= 4;                             /* pages at a time */
-    static constexpr int ahead = stages - (two ? 2 : 1);                 /* that are on their way or there */
-    static constexpr int turn_pages = WIDE > 128 ? TURN_PAGES / 2 : TURN_PAGES;
+    /* a warp's ring: stages of a page, or of two that are computed together (more stages wait for each other in memory:
+     * 2 to 4 % slower) */
+    static constexpr bool two = page < 4500;
+    static constexpr int step = two ? 2 : 1, stage = step * page;
+    static constexpr int stages = two ? 2 : 3;
+    static constexpr int turn_pages = TURN_PAGES / (BITS == 4 ? 1 : 2) / (WIDE > 128 ? 2 : 1);
     static constexpr int turn_bytes = PRE ? turn_pages * tiles * 512 : 0;
-    /* in shared memory, of a warp: its next items, queries before they are turned, angles to turn them by, pages, which
-     * copies and reads want at multiples of 128 */
-    static constexpr int queries_at = 384, angles_at = queries_at + (PRE ? tiles * 256 : 0);
+    static constexpr int chains = PRE || BITS != 4 ? 2 : 4; /* of products with queries, so that none waits long */
+    /* in shared memory, of a warp: its next items, queries (before they are turned, those of an item; of few rows, in
+     * the second half the next item's), angles to turn them by, pages, which copies and reads want at multiples of 128 */
+    static constexpr int asked_at = QUEUE_BYTES + (PRE ? WIDE * 8 : 0), angles_at = asked_at + WIDE * 8;
     static constexpr int ring_at = angles_at + (PRE ? WIDE * 4 : 0);
-    static constexpr int warp_bytes = ring_at + stages * page;
-    /* of a block: where angles are shared, as many as there is room for, here on Hopper */
+    static constexpr int warp_bytes = ring_at + stages * stage;
+    /* of a block: where angles are shared or registers want 12 warps, as many as there is room for, here on Hopper */
+    static constexpr bool alone = PRE || BITS == 4; /* a block a multiprocessor */
     static constexpr int most = WIDE > 128 ? 8 : 12, room = (220 * 1024 - turn_bytes) / warp_bytes;
-    static constexpr int warps = PRE ? (room < most ? room : most) : page > 8192 ? 1 : page > 4500 ? 2 : 4;
+    static constexpr int warps = alone ? (room < most ? room : most) : page > 8192 ? 1 : page > 4500 ? 2 : 4;
     /* of a multiprocessor */
-    static constexpr int blocks = PRE || WIDE > 128 ? 1 : BITS == 8 ? 3 : 4;
+    static constexpr int blocks = alone || WIDE > 128 ? 1 : BITS == 8 ? 3 : 4;
 };
 
 /* ---- unpacking --------------------------------------------------------------------------------------------------- */
@@ -95,8 +102,8 @@ struct key_zero {
 
 template <class D> PAGE_FN key_zero key_zero_of(uint32_t tail)
 {
-    uint32_t z = tail >> 16, low = z | 0x6400u, high = D::bits == 4 ? z << 4 | 0x5400u : low;
-    return {as_half2(low | low << 16), as_half2(high | high << 16)};
+    uint32_t low = __byte_perm(tail, 0x64, 0x4242), high = __byte_perm(tail >> 12 & 0xF0u, 0x54, 0x4040);
+    return {as_half2(low), as_half2(D::bits == 4 ? high : low)};
 }
 
 /* q - zero of pairs 2m, 2m+1 of a unit. */
@@ -172,8 +179,7 @@ PAGE_FN void page_products(float (&sum)[4], const uint8_t *keys, const rows<D> &
         zero0 = key_zero_of<D>(t.x);
         zero1 = key_zero_of<D>(t.y);
     }
-    float other[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
+    float part[D::chains][4] = {};
 #pragma unroll
     for (int m = 0; m < D::tiles; m++) {
         uint32_t a[4];
@@ -187,11 +193,12 @@ PAGE_FN void page_products(float (&sum)[4], const uint8_t *keys, const rows<D> &
             rotate_pair(a[0], a[2], t.x, t.y);
             rotate_pair(a[1], a[3], t.z, t.w);
         }
-        mma(m % 2 ? other : sum, a, r.q[m]);
+        mma(part[m % D::chains], a, r.q[m]);
     }
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        sum[i] += other[i];
+        sum[i] = D::chains == 2 ? part[0][i] + part[1][i]
+                                : (part[0][i] + part[1][i]) + (part[D::chains / 2][i] + part[D::chains - 1][i]);
 }
 
 /* Sums to scores of a page whose first position is first_pos, for lanes that see it. */
@@ -255,7 +262,7 @@ PAGE_FN void page_weights(const float (&score)[4], const page_scales &v, rows<D>
         p[i] = e[i] * v.s[i / 2];
     }
     bool fine = p[0] <= TOO_MUCH && p[1] <= TOO_MUCH && p[2] <= TOO_MUCH && p[3] <= TOO_MUCH;
-    if (!__all_sync(0xFFFFFFFFu, fine)) {
+    if (__builtin_expect(!__all_sync(0xFFFFFFFFu, fine), 0)) {
         raise_max(r, score, v.s);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -300,11 +307,12 @@ template <class D> PAGE_FN void attend_page(const uint8_t *page, int first_pos, 
     page_values(page + D::half, r, b[0], b[1]);
 }
 
-/* Two of a sequence. */
+/* Two of a sequence, or one that is alone. */
 template <class D>
-PAGE_FN void attend_two(const uint8_t *page, const uint8_t *next, int first_pos, rows<D> &r, const uint4 *turns)
+PAGE_FN void attend_two(const uint8_t *page, int n_pages, int first_pos, rows<D> &r, const uint4 *turns)
 {
     int lane = threadIdx.x % 32;
+    const uint8_t *next = n_pages == 2 ? page + D::page : page;
     bool second = r.mine == 1, gives_second = lane / 4 >> r.shift == 1;
     const uint8_t *my_page = second ? next : page;
     float score[4], other[4];
@@ -314,7 +322,7 @@ PAGE_FN void attend_two(const uint8_t *page, const uint8_t *next, int first_pos,
 #pragma unroll
     for (int i = 0; i < 4; i++)
         score[i] = second ? other[i] : score[i];
-    page_scores(score, my_page, second ? first_pos + PAGE : first_pos, r.mine < 2, r);
+    page_scores(score, my_page, second ? first_pos + PAGE : first_pos, r.mine < n_pages, r);
     page_weights(score, load_scales<D>(my_page + D::half, lane / 4), r, b);
     page_values(page + D::half, r, gives_second ? 0 : b[0], gives_second ? 0 : b[1]);
     page_values(next + D::half, r, gives_second ? b[0] : 0, gives_second ? b[1] : 0);

@@ -66,37 +66,82 @@ PLAN_FN void keep_turns(const angles &a, uint4 *to)
     }
 }
 
-/* The first block, and all for angles. The order of units is nobody's business: no result depends on it. */
+/* Pages are computed two at a time. */
+PLAN_FN int split_from(int n_pages, int n_splits, int split)
+{
+    int64_t pairs = (n_pages + 1) / 2;
+    return min((int)(pairs * split / n_splits) * 2, n_pages);
+}
+
+/* Of a step's sequence i; none: n_tok is 0. */
+struct cut {
+    struct atom_cuda_seq seq;
+    int n_pages, n_splits, n_tiles;
+};
+
+PLAN_FN cut cut_sequence(const struct atom_cuda_step &step, int i, int rep)
+{
+    cut c = {step.seqs[i], 0, 0, 0};
+    if (c.seq.n_tok < 1 || c.seq.n_tok > ATOM_CUDA_DECODE_TOK)
+        return c;
+    c.n_pages = (c.seq.pos0 + c.seq.n_tok + PAGE - 1) / PAGE;
+    c.n_splits = splits_of(c.n_pages, c.seq.n_tok);
+    c.n_tiles = (c.seq.n_tok * rep + TILE_ROWS - 1) / TILE_ROWS;
+    return c;
+}
+
+/* Long units first, by their number of pages up to SIZES - 1. */
+enum { SIZES = 64 };
+
+PLAN_FN int rank_of(int n_pages) { return n_pages < SIZES ? SIZES - 1 - n_pages : 0; }
+
+/* How many units there are of each rank, then where the first of them goes. */
+static __device__ void count_units(const struct atom_cuda_step &step, int rep, int *at, int *n_units)
+{
+    if (threadIdx.x < SIZES)
+        at[threadIdx.x] = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < step.max_seqs; i += blockDim.x) {
+        cut c = cut_sequence(step, i, rep);
+        for (int s = 0; s < c.n_splits; s++)
+            atomicAdd(at + rank_of(split_from(c.n_pages, c.n_splits, s + 1) - split_from(c.n_pages, c.n_splits, s)),
+                      c.n_tiles);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        int n = 0;
+        for (int i = 0; i < SIZES; i++) {
+            int here = at[i];
+            at[i] = n;
+            n += here;
+        }
+        *n_units = n;
+    }
+    __syncthreads();
+}
+
+/* The first block, and all for angles. The order of units of a length is nobody's business: no result depends on it. */
 static __global__ void plan(const struct atom_cuda_step step, const decode_space d, int n_arrived, int rep,
                             const angles a)
 {
+    __shared__ int at[SIZES];
     keep_turns(a, d.turns);
     for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i < n_arrived; i += (int)(gridDim.x * blockDim.x))
         d.arrived[i] = 0;
     if (blockIdx.x > 0)
         return;
-    __shared__ int taken;
+    count_units(step, rep, at, d.n_units);
     if (threadIdx.x == 0)
-        taken = 0;
-    __syncthreads();
-    for (int i = threadIdx.x; i < step.max_seqs; i += blockDim.x) {
-        struct atom_cuda_seq seq = step.seqs[i];
-        if (seq.n_tok < 1 || seq.n_tok > ATOM_CUDA_DECODE_TOK)
-            continue;
-        int n_pages = (seq.pos0 + seq.n_tok + PAGE - 1) / PAGE;
-        int n_splits = splits_of(n_pages, seq.n_tok), n_tiles = (seq.n_tok * rep + TILE_ROWS - 1) / TILE_ROWS;
-        int at = atomicAdd(&taken, n_splits * n_tiles);
-        for (int s = 0; s < n_splits; s++)
-            for (int t = 0; t < n_tiles; t++) {
-                int first = (int)((int64_t)n_pages * s / n_splits), last = (int)((int64_t)n_pages * (s + 1) / n_splits);
-                d.units[at++] = {i,           first,         last - first, (uint8_t)s, (uint8_t)n_splits,
-                                 (uint16_t)t, seq.first_tok, seq.n_tok,    seq.pos0,   0};
-            }
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        *d.n_units = taken;
         d.taken[0] = d.taken[1] = 0;
+    for (int i = threadIdx.x; i < step.max_seqs; i += blockDim.x) {
+        cut c = cut_sequence(step, i, rep);
+        for (int s = 0; s < c.n_splits; s++) {
+            int first = split_from(c.n_pages, c.n_splits, s), n = split_from(c.n_pages, c.n_splits, s + 1) - first;
+            int to = atomicAdd(at + rank_of(n), c.n_tiles);
+            for (int t = 0; t < c.n_tiles; t++)
+                d.units[to++] = {i,           first,           n,           (uint8_t)s, (uint8_t)c.n_splits,
+                                 (uint16_t)t, c.seq.first_tok, c.seq.n_tok, c.seq.pos0, 0};
+        }
     }
 }
 

@@ -95,10 +95,20 @@ template <class D> PAGE_FN void read_halves(const decode_args &a, const place_in
     }
 }
 
-template <class D> PAGE_FN uint32_t largest_half(const decode_args &a, const place_in_step &p, uint32_t (&w)[D::pairs])
+/* And of those that were brought: [row][wide]. */
+template <class D> PAGE_FN void read_asked(const uint8_t *asked, int row, uint32_t (&w)[D::pairs])
+{
+    const uint2 *lo = reinterpret_cast<const uint2 *>(asked + row * D::wide * 2 + threadIdx.x % 4 * D::pairs * 2);
+#pragma unroll
+    for (int k = 0; k < D::pairs / 4; k++) {
+        uint2 x = lo[k], y = lo[k + D::wide / 8];
+        w[4 * k] = x.x, w[4 * k + 1] = y.x, w[4 * k + 2] = x.y, w[4 * k + 3] = y.y;
+    }
+}
+
+template <class D> PAGE_FN uint32_t largest_half(const uint32_t (&w)[D::pairs])
 {
     uint32_t most = 0;
-    read_halves<D>(a, p, w);
 #pragma unroll
     for (int k = 0; k < D::pairs; k++)
         most = __vmaxu2(most, w[k] & 0x7FFF7FFFu);
@@ -119,16 +129,15 @@ template <class D> PAGE_FN void fill_half(const place_in_step &p, uint32_t (&w)[
 
 PAGE_FN uint64_t both(uint32_t first, uint32_t second) { return first | (uint64_t)second << 32; }
 
-/* What turns queries, of a warp: themselves as they were read, a lane's words 32 lanes apart; cos and sin of the first
- * position of the pages that come next, asked for early; pages that were attended to since. */
+/* What turns queries, of a warp: themselves as they were read, a lane's words `apart`; cos and sin of the first
+ * position of the pages that come next, asked for early. */
 struct turner {
-    uint2 *unturned;
+    uint2 *unturned; /* this lane's */
     float2 *angles;
-    int since;
+    int apart, lane; /* lane: counted within them */
 };
 
-/* With the copies of the page that is brought next. */
-template <class D> PAGE_FN void ask_angles(const decode_args &a, int page, turner &t)
+template <class D> PAGE_FN void ask_angles(const decode_args &a, int page, const turner &t)
 {
     int lane = threadIdx.x % 32, half = a.head_dim / 2;
     const float2 *from = a.turns + (size_t)page * PAGE * half;
@@ -138,17 +147,7 @@ template <class D> PAGE_FN void ask_angles(const decode_args &a, int page, turne
     else
         for (int i = lane; i < D::wide / 2; i += 32)
             t.angles[i] = from[min(i, half - 1)];
-    t.since = 0;
-}
-
-/* Until they are there: they came with a page that was `ahead` away. */
-template <class D> PAGE_FN void wait_angles(const turner &t)
-{
-    if (t.since < 3)
-        copies_wait<0>();
-    else if (t.since <= D::ahead)
-        copies_wait<2>();
-    __syncwarp();
+    copies_commit();
 }
 
 /* Queries turned back. */
@@ -157,7 +156,7 @@ template <class D> PAGE_FN void turn_queries(const turner &t, rows<D> &r)
     const float4 *angles = reinterpret_cast<const float4 *>(t.angles) + threadIdx.x % 4 * D::tiles;
 #pragma unroll
     for (int m = 0; m < D::tiles; m++) {
-        uint2 w = t.unturned[m * 32];
+        uint2 w = t.unturned[m * t.apart];
         float2 u = __half22float2(as_half2(w.x)), v = __half22float2(as_half2(w.y));
         float4 by = angles[m];
         r.q[m] = both(as_bits(__floats2half2_rn(fmaf(u.x, by.x, v.x * by.y), fmaf(u.y, by.z, v.y * by.w))),
@@ -170,11 +169,11 @@ template <class D> PAGE_FN void sum_queries(const rows<D> &r, float (&total)[2])
 {
     const uint32_t high = D::bits == 4 ? 0x4C004C00u : 0x3C003C00u; /* 16: seconds lie four bits up */
     const uint32_t ones[4] = {0x3C003C00u, 0x3C003C00u, high, high};
-    float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    float c[2][4] = {};
 #pragma unroll
     for (int m = 0; m < D::tiles; m++)
-        mma(c, ones, r.q[m]);
-    total[0] = c[0], total[1] = c[1];
+        mma(c[m % 2], ones, r.q[m]);
+    total[0] = c[0][0] + c[1][0], total[1] = c[0][1] + c[1][1];
 }
 
 PAGE_FN int rows_of(const decode_args &a, const unit &u)
@@ -182,7 +181,52 @@ PAGE_FN int rows_of(const decode_args &a, const unit &u)
     return min(u.n_tok * a.rep - u.tile * TILE_ROWS, (int)TILE_ROWS);
 }
 
-template <class D> PAGE_FN place_in_step start_item(const decode_args &a, const unit &u, uint2 *unturned, rows<D> &r)
+/* Where a row of a unit's queries starts; its token and head are put in `which`. */
+PAGE_FN size_t query_at(const decode_args &a, const unit &u, int row, int &which)
+{
+    int tok = u.n_tok == 1 ? 0 : row / a.rep, head = row - tok * a.rep;
+    which = tok << 16 | head;
+    return (size_t)(u.first_tok + tok) * a.q_stride + (size_t)((u.kv_head * a.rep + head) * a.head_dim);
+}
+
+/* Brings the next item's queries, if they are few and there is room for them beside those of this one; a group of
+ * copies in either case. */
+template <class D> PAGE_FN bool ask_queries(const decode_args &a, const unit &u, bool room, uint8_t *asked)
+{
+    const int pieces = D::wide / 8, n = u.n_pages ? rows_of(a, u) : 0;
+    bool can = a.ask && n <= ASKED_ROWS && room;
+    for (int i = threadIdx.x % 32, which; i < n * pieces && can; i += 32)
+        copy_16(shared_address(asked) + i * 16, (const uint16_t *)a.q +
+                                                    query_at(a, u, u.tile * TILE_ROWS + i / pieces, which) +
+                                                    i % pieces * 8);
+    copies_commit();
+    return can;
+}
+
+/* This lane's quarter of its query as words of halves, and bits of the query's largest magnitude. */
+template <class D>
+PAGE_FN uint32_t read_query(const decode_args &a, const place_in_step &p, int row, const uint8_t *asked,
+                            uint32_t (&w)[D::pairs])
+{
+    uint32_t most;
+    if (asked) {
+        copies_wait<0>();
+        __syncwarp();
+        read_asked<D>(asked, row, w);
+        most = largest_half<D>(w);
+    } else if (a.whole && a.type == ATOM_CUDA_F16) {
+        read_halves<D>(a, p, w);
+        most = largest_half<D>(w);
+    } else {
+        most = largest_any<D>(a, p);
+    }
+    most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
+    return max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
+}
+
+/* asked: where the item's queries were brought, or NULL. */
+template <class D>
+PAGE_FN place_in_step start_item(const decode_args &a, const unit &u, const uint8_t *asked, turner &t, rows<D> &r)
 {
     int lane = threadIdx.x % 32, column = lane / 4, n = rows_of(a, u);
     place_in_step p;
@@ -191,13 +235,9 @@ template <class D> PAGE_FN place_in_step start_item(const decode_args &a, const 
     r.mine = lane % 4 * 2 >> r.shift;
     int row = column & ((1 << r.shift) - 1);
     bool has_q = row < n && column >> r.shift < (D::two ? 2 : 1);
-    row = u.tile * TILE_ROWS + (has_q ? row : 0);
-    int tok = row / a.rep, head = row - tok * a.rep;
-    p.row = tok << 16 | head;
-    p.at = (size_t)(u.first_tok + tok) * a.q_stride + (size_t)((u.kv_head * a.rep + head) * a.head_dim);
-    uint32_t w[D::pairs], most = a.whole && a.type == ATOM_CUDA_F16 ? largest_half<D>(a, p, w) : largest_any<D>(a, p);
-    most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 1));
-    most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, 2));
+    row = has_q ? row : 0;
+    p.at = query_at(a, u, u.tile * TILE_ROWS + row, p.row);
+    uint32_t w[D::pairs], most = read_query<D>(a, p, row, asked, w);
     uint32_t exponent = max(most >> 23, 16u);
     p.q_by = has_q ? __uint_as_float((263 - exponent) << 23) : 0.0f;
     float total[2] = {0.0f, 0.0f};
@@ -205,9 +245,14 @@ template <class D> PAGE_FN place_in_step start_item(const decode_args &a, const 
         fill_half<D>(p, w);
     else
         fill_any<D>(a, p, w);
+    /* Columns of few rows repeat every 16 lanes; the others' do not count. */
+    t.apart = r.shift < 3 ? 16 : 32;
+    t.unturned += lane % t.apart - t.lane;
+    t.lane = lane % t.apart;
 #pragma unroll
     for (int m = 0; m < D::tiles && D::pre; m++)
-        unturned[m * 32] = make_uint2(w[2 * m], w[2 * m + 1]);
+        if (lane < t.apart)
+            t.unturned[m * t.apart] = make_uint2(w[2 * m], w[2 * m + 1]);
 #pragma unroll
     for (int m = 0; m < D::tiles && !D::pre; m++)
         r.q[m] = both(w[2 * m], w[2 * m + 1]);
@@ -216,12 +261,12 @@ template <class D> PAGE_FN place_in_step start_item(const decode_args &a, const 
     /* Integers come as 2^-24 of themselves. A query of 1e28 counts as one whose scores overflow. */
     float c = __uint_as_float((exponent - 9) << 23) * a.scale * (D::integers && !D::pre ? 16777216.0f : 1.0f);
     c = most < 0x6E01B37Bu ? c : NAN;
-    int limit = has_q ? u.pos0 + tok + 1 : 0;
+    int limit = has_q ? u.pos0 + (p.row >> 16) + 1 : 0;
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         int of = 2 * (lane % 4) + j;
         r.c[j] = __shfl_sync(0xFFFFFFFFu, c, of * 4);
-        r.cz[j] = r.c[j] * total[j];
+        r.cz[j] = total[j];
         r.max[j] = NOTHING_YET;
         r.sum[j] = r.zeros[j] = 0.0f;
         r.limit[j] = __shfl_sync(0xFFFFFFFFu, limit, of * 4);
