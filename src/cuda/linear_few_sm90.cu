@@ -3,179 +3,296 @@
  *
  * A block computes 128 rows times BN tokens. One warp brings runs of 128 channels into a ring of stages: the tile's
  * weights by a bulk copy, the tokens' integers by a tensor copy. Two warpgroups of consumers, 64 rows each, take their
- * weights from a stage to registers, multiply, and scale the run's integer sums by row and token. There are two blocks
- * a multiprocessor; where tiles are fewer, the runs of a tile are split among several, and the last to come adds up.
+ * weights from a stage to registers, multiply, and scale the run's integer sums by row and token. A block takes half of
+ * a multiprocessor. Where tiles are few, or do not come out even, a tile's runs are split among the blocks of a
+ * cluster, which add up over their shared memory.
  *
  * Sums run over the groups ascending in one chain of fma, the scalar tier's: unsplit results are its bits. */
 #include "cuda/early.cuh"
-#include "cuda/linear_sm90.cuh"
+#include "cuda/linear_gather_sm90.cuh"
 
+/* A stage has its tokens in one place, for swizzling, and in another its rows: weights and their scales, then the scales
+ * of the tokens and its barriers. INT8 weights take two stages, a warpgroup's in each, the rest as it comes. */
 template <int BN> struct few_shape {
     enum {
         BLOCKS = 2, /* a multiprocessor */
-        SMEM_MAX = 227 * 1024 / BLOCKS - 1024,
+        ALL_THREADS = CONSUMERS * 128 + 32,
         ACT_BYTES = BN * ATOM_CUDA_RUN,
-        WEIGHT_AT = ACT_BYTES,
-        TOK_SCALE_AT = WEIGHT_AT + (BYTE_RUN_BYTES + 127) / 128 * 128,
-        STAGE_BYTES = (TOK_SCALE_AT + BN * 4 + 1023) / 1024 * 1024,
-        STAGES = (SMEM_MAX - 1024) / STAGE_BYTES < 8 ? (SMEM_MAX - 1024) / STAGE_BYTES : 8,
-        SMEM_BYTES = STAGES * STAGE_BYTES + 1024,
-        PRODUCER_REGISTERS = 24,
-        CONSUMER_REGISTERS = 104, /* in all no more than the kernel starts with */
+        TOK_SCALE_AT = NIBBLE_RUN_BYTES,
+        FULL_AT = TOK_SCALE_AT + BN * 4,
+        EMPTY_AT = FULL_AT + 8,
+        ROW_BYTES = EMPTY_AT + 8,
+        FIXED_BYTES = 1024 + gather_shape<BN>::BYTES,
+        MOST_BYTES = 228 * 1024 / BLOCKS - 2048, /* less what the system and variables take */
+        FIT = (MOST_BYTES - FIXED_BYTES) / (ACT_BYTES + ROW_BYTES),
+        STAGES = FIT < 12 ? FIT : 12,
+        SMEM_BYTES = FIXED_BYTES + STAGES * (ACT_BYTES + ROW_BYTES),
     };
+    static_assert(ROW_BYTES % 16 == 0, "copies go to multiples of 16 bytes");
 };
 
-/* A tile whole, or a block's share of its runs. */
-static __device__ __forceinline__ bool item_at(const struct args &a, int i, struct item &it)
+/* A block's share of a tile's runs, as stages: of INT4 weights, then of INT8. */
+struct share {
+    int run, nibbles, bytes;
+};
+
+static __device__ __forceinline__ struct share share_of(const struct args &a)
 {
-    if (i >= a.row_tiles * a.splits)
-        return false;
-    it.slot = i;
-    it.n_splits = a.splits;
-    it.split = i % a.splits;
-    it.row_tile = it.word = i / a.splits;
-    it.tok0 = 0;
-    it.run0 = a.n_runs * it.split / a.splits;
-    it.run1 = a.n_runs * (it.split + 1) / a.splits;
-    return true;
+    int rank = blockIdx.x % a.splits, run0 = a.n_runs * rank / a.splits, run1 = a.n_runs * (rank + 1) / a.splits,
+        nibbles = max(0, min(run1, a.n_groups) - run0);
+    return {run0, nibbles, run1 - run0 - nibbles};
 }
 
-/* A run's weights, on their way before the kernel in front has ended; what that may have written comes later. */
+/* ---- feeding ----------------------------------------------------------------------------------------------------- */
+
+/* The ring by the addresses of a stage's two places. */
+template <int BN> struct place {
+    uint32_t tokens, rows, tokens0, rows0, phase;
+};
+
+template <int BN> static __device__ __forceinline__ struct place<BN> place_first(uint32_t stages)
+{
+    uint32_t rows = stages + few_shape<BN>::STAGES * few_shape<BN>::ACT_BYTES;
+    return {stages, rows, stages, rows, 0};
+}
+
+template <int BN> static __device__ __forceinline__ void step_on(struct place<BN> &p)
+{
+    using S = few_shape<BN>;
+    p.tokens += S::ACT_BYTES;
+    p.rows += S::ROW_BYTES;
+    if (p.rows == p.rows0 + S::STAGES * S::ROW_BYTES) {
+        p.tokens = p.tokens0;
+        p.rows = p.rows0;
+        p.phase ^= 1;
+    }
+}
+
+/* The way of the producer through the stages of a tile. */
+struct way {
+    const uint8_t *weights;
+    int run, nibbles, halves; /* what is left: stages of INT4, and of INT8 weights */
+};
+
+static __device__ __forceinline__ struct way way_through(const struct args &a, const struct share &s, int tile)
+{
+    return {a.weights + (size_t)tile * a.tile_bytes + run_at(a, s.run), s.run, s.nibbles, 2 * s.bytes};
+}
+
+static __device__ __forceinline__ bool is_first_half(const struct way &w) { return w.nibbles == 0 && w.halves % 2 == 0; }
+static __device__ __forceinline__ bool is_second_half(const struct way &w)
+{
+    return w.nibbles == 0 && w.halves % 2 == 1;
+}
+
+/* Of weights, and of their scales if the stage has them. */
+static __device__ __forceinline__ uint32_t bytes_of(const struct way &w)
+{
+    return is_first_half(w) ? BYTE_BYTES / 2 : NIBBLE_RUN_BYTES;
+}
+
+static __device__ __forceinline__ void step_on(struct way &w)
+{
+    w.weights += bytes_of(w);
+    w.run += !is_first_half(w);
+    if (w.nibbles > 0)
+        w.nibbles--;
+    else
+        w.halves--;
+}
+
+/* A stage's weights, on their way before the kernel in front has ended; what that may have written comes later. */
+template <int BN> static __device__ __forceinline__ void bring_weights(const struct place<BN> &p, const struct way &w)
+{
+    using S = few_shape<BN>;
+    uint32_t full = p.rows + S::FULL_AT;
+    barrier_wait(p.rows + S::EMPTY_AT, p.phase ^ 1);
+    barrier_arrive_expect(full, bytes_of(w) + (is_second_half(w) ? 0 : S::ACT_BYTES + BN * 4));
+    bulk_copy(p.rows, w.weights, bytes_of(w), full);
+}
+
 template <int BN>
-static __device__ __forceinline__ void bring_weights(const struct args &a, const struct item &it, int run,
-                                                     const struct ring &r)
+static __device__ __forceinline__ void bring_tokens(const struct args &a, const CUtensorMap *map,
+                                                    const struct place<BN> &p, const struct way &w)
 {
     using S = few_shape<BN>;
-    uint32_t tok = a.tok_stride < BN ? a.tok_stride : BN,
-             w_bytes = run < a.n_groups ? NIBBLE_RUN_BYTES : BYTE_RUN_BYTES;
-    barrier_wait(&r.empty[r.stage], r.phase ^ 1);
-    barrier_arrive_expect(&r.full[r.stage], S::ACT_BYTES + w_bytes + tok * 4);
-    bulk_copy(r.stages + (size_t)r.stage * S::STAGE_BYTES + S::WEIGHT_AT,
-              a.weights + (size_t)it.row_tile * a.tile_bytes + run_at(a, run), w_bytes, &r.full[r.stage]);
+    uint32_t full = p.rows + S::FULL_AT;
+    if (is_second_half(w))
+        return;
+    tensor_copy(p.tokens, map, w.run * ATOM_CUDA_RUN, 0, full);
+    bulk_copy(p.rows + S::TOK_SCALE_AT, a.tok_scales + (size_t)min(w.run, a.n_groups) * a.tok_stride, BN * 4, full);
 }
 
 template <int BN>
-static __device__ __forceinline__ void bring_tokens(const struct args &a, const CUtensorMap *map, int run,
-                                                    const struct ring &r)
+static __device__ void produce(const struct args &a, const CUtensorMap *map, struct place<BN> p, int tile, int step)
 {
-    using S = few_shape<BN>;
-    uint32_t tok = a.tok_stride < BN ? a.tok_stride : BN;
-    int scale = run < a.n_groups ? run : a.n_groups;
-    uint8_t *to = r.stages + (size_t)r.stage * S::STAGE_BYTES;
-    tensor_copy(to, map, run * ATOM_CUDA_RUN, 0, &r.full[r.stage]);
-    bulk_copy(to + S::TOK_SCALE_AT, a.tok_scales + (size_t)scale * a.tok_stride, tok * 4, &r.full[r.stage]);
-}
-
-template <int BN> static __device__ void produce(const struct args &a, const CUtensorMap *map, struct ring r)
-{
-    using S = few_shape<BN>;
-    struct item it;
-    struct ring ahead = r;
-    int n_ahead = 0;
-    if (item_at(a, blockIdx.x, it))
-        for (int run = it.run0; run < it.run1 && n_ahead < S::STAGES; run++, n_ahead++, next<S>(ahead))
-            bring_weights<BN>(a, it, run, ahead);
+    const struct share s = share_of(a);
+    struct place<BN> q = p;
+    struct way w = way_through(a, s, tile);
+    int n_ahead = min((int)few_shape<BN>::STAGES, s.nibbles + 2 * s.bytes);
+    for (int i = 0; i < n_ahead; i++, step_on(q), step_on(w))
+        bring_weights<BN>(q, w);
     early_wait();
-    for (int i = blockIdx.x; item_at(a, i, it); i += gridDim.x)
-        for (int run = it.run0; run < it.run1; run++, next<S>(r)) {
+    for (; tile < a.row_tiles; tile += step)
+        for (w = way_through(a, s, tile); w.nibbles + w.halves > 0; step_on(p), step_on(w)) {
             if (n_ahead > 0)
                 n_ahead--;
             else
-                bring_weights<BN>(a, it, run, r);
-            bring_tokens<BN>(a, map, run, r);
+                bring_weights<BN>(p, w);
+            bring_tokens<BN>(a, map, p, w);
         }
+}
+
+/* ---- consuming --------------------------------------------------------------------------------------------------- */
+
+/* Where a thread's own lie in a stage. */
+struct mine {
+    uint32_t weights, row_scales, tok_scales;
+};
+
+static __device__ __forceinline__ struct mine mine_of()
+{
+    uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    return {warp / 4 * (NIBBLE_BYTES / 2) + warp % 4 * 512 + lane * 16, NIBBLE_BYTES + warp * 32 + lane / 4 * 2,
+            lane % 4 * 8};
 }
 
 /* y += integer sums of a run, scaled. */
 template <int BN>
-static __device__ __forceinline__ void promote(const int (&acc)[BN / 2], const float *tok_scales, float s0, float s1,
+static __device__ __forceinline__ void promote(const int (&sums)[BN / 2], uint32_t tok_scales, float s0, float s1,
                                                float (&y)[BN / 2])
 {
 #pragma unroll
     for (int j = 0; j < BN / 8; j++) {
-        float2 s = *reinterpret_cast<const float2 *>(tok_scales + 8 * j);
-        y[4 * j] = fmaf((float)acc[4 * j], s.x * s0, y[4 * j]);
-        y[4 * j + 1] = fmaf((float)acc[4 * j + 1], s.y * s0, y[4 * j + 1]);
-        y[4 * j + 2] = fmaf((float)acc[4 * j + 2], s.x * s1, y[4 * j + 2]);
-        y[4 * j + 3] = fmaf((float)acc[4 * j + 3], s.y * s1, y[4 * j + 3]);
+        float2 s = load_two_floats(tok_scales + 32 * j);
+        y[4 * j] = fmaf((float)sums[4 * j], s.x * s0, y[4 * j]);
+        y[4 * j + 1] = fmaf((float)sums[4 * j + 1], s.y * s0, y[4 * j + 1]);
+        y[4 * j + 2] = fmaf((float)sums[4 * j + 2], s.x * s1, y[4 * j + 2]);
+        y[4 * j + 3] = fmaf((float)sums[4 * j + 3], s.y * s1, y[4 * j + 3]);
     }
 }
 
-/* One run of a stage: multiply, then scale. */
+static __device__ __forceinline__ float load_scale(uint32_t at) { return __uint_as_float(load_half_as_float(at)); }
+
+/* A run whose tokens lie in the stage at p; its rows' scales, at `rows`. */
 template <int BN>
-static __device__ __forceinline__ void consume(const uint8_t *stage, bool nibbles, int group, float (&y)[BN / 2])
+static __device__ __forceinline__ void sum_run(const struct place<BN> &p, uint32_t rows, const struct mine &m, float by,
+                                               const uint32_t (&weights)[4][4], float (&y)[BN / 2])
 {
-    using S = few_shape<BN>;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    uint32_t a[4][4];
-    int acc[BN / 2];
-    const uint8_t *w = stage + S::WEIGHT_AT;
-    load_weights(w + group * (nibbles ? NIBBLE_BYTES / 2 : BYTE_BYTES / 2) + warp * 512 + lane * 16, nibbles, a);
-    uint64_t desc = swizzled_descriptor(stage);
+    int sums[BN / 2];
+    uint64_t desc = swizzled_descriptor_at(0) + p.tokens / 16;
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < 4; step++)
-        wgmma_s8<BN>::run(acc, a[step], desc + (uint64_t)step * 2, step > 0);
+        wgmma_s8<BN>::run(sums, weights[step], desc + (uint64_t)step * 2, step > 0);
     wgmma_commit();
-    const __half *row_scales =
-        reinterpret_cast<const __half *>(w + (nibbles ? NIBBLE_BYTES : BYTE_BYTES)) + group * 64 + warp * 16 + lane / 4;
-    float by = nibbles ? 0.0625f : 1.0f; /* nibbles came as 16 times their value */
-    float s0 = __half2float(row_scales[0]) * by, s1 = __half2float(row_scales[8]) * by;
+    float s0 = load_scale(rows + m.row_scales) * by, s1 = load_scale(rows + m.row_scales + 16) * by;
     wgmma_wait<0>();
-    promote<BN>(acc, reinterpret_cast<const float *>(stage + S::TOK_SCALE_AT) + lane % 4 * 2, s0, s1, y);
+    promote<BN>(sums, p.rows + few_shape<BN>::TOK_SCALE_AT + m.tok_scales, s0, s1, y);
 }
 
-template <int BN, class T, bool SILU> static __device__ void multiply(const struct args &a, struct ring r)
+template <int BN> static __device__ __forceinline__ void await(const struct place<BN> &p)
 {
-    using S = few_shape<BN>;
-    int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
-    struct item it;
+    barrier_wait(p.rows + few_shape<BN>::FULL_AT, p.phase);
+}
+
+template <int BN> static __device__ __forceinline__ void release(uint32_t rows)
+{
+    barrier_arrive(rows + few_shape<BN>::EMPTY_AT);
+}
+
+template <int BN>
+static __device__ __forceinline__ void sum_nibbles(struct place<BN> &p, const struct mine &m, float (&y)[BN / 2])
+{
+    uint32_t weights[4][4];
+    await(p);
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        unpack(load_16(p.rows + m.weights + h * 2048), weights[2 * h], weights[2 * h + 1]);
+    sum_run<BN>(p, p.rows, m, 0.0625f, weights, y); /* nibbles came as 16 times their value */
+    release<BN>(p.rows);
+    step_on(p);
+}
+
+template <int BN>
+static __device__ __forceinline__ void sum_bytes(struct place<BN> &p, const struct mine &m, float (&y)[BN / 2])
+{
+    uint32_t weights[4][4];
+    struct place<BN> q = p;
+    step_on(q);
+    await(p);
+    await(q);
+    uint32_t rows = (threadIdx.x < 128 ? p.rows : q.rows) + m.weights % (NIBBLE_BYTES / 2);
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        uint4 w = load_16(rows + step * 2048);
+        weights[step][0] = w.x, weights[step][1] = w.y, weights[step][2] = w.z, weights[step][3] = w.w;
+    }
+    sum_run<BN>(p, q.rows, m, 1.0f, weights, y);
+    release<BN>(p.rows);
+    release<BN>(q.rows);
+    p = q;
+    step_on(p);
+}
+
+template <int BN, class T, bool SILU>
+static __device__ void multiply(const struct args &a, struct place<BN> p, struct gather<BN> &g, struct member &member,
+                                int tile, int step)
+{
+    const struct share s = share_of(a);
+    const struct mine m = mine_of();
+    bool first = true;
     early_wait();
-    for (int i = blockIdx.x; item_at(a, i, it); i += gridDim.x) {
+    for (; tile < a.row_tiles; tile += step) {
         float y[BN / 2];
 #pragma unroll
         for (int e = 0; e < BN / 2; e++)
             y[e] = 0.0f;
-        for (int run = it.run0; run < it.run1; run++, next<S>(r)) {
-            barrier_wait(&r.full[r.stage], r.phase);
-            consume<BN>(r.stages + (size_t)r.stage * S::STAGE_BYTES, run < a.n_groups, group, y);
-            barrier_arrive(&r.empty[r.stage]); /* this thread needs the stage no more */
+        for (int i = s.nibbles; i > 0; i--)
+            sum_nibbles(p, m, y);
+        for (int i = s.bytes; i > 0; i--)
+            sum_bytes(p, m, y);
+        if (a.splits == 1) {
+            struct item it = {};
+            put_tile<BN, T, SILU>(a, it, tile * TILE_ROWS + threadIdx.x / 32 * 16, y);
+            continue;
         }
-        if (a.splits > 1) {
-            leave_sums<BN>(a, it.slot, y);
-            if (!add_splits<BN>(a, it, y))
-                continue;
-        }
-        put_tile<BN, T, SILU>(a, it, it.row_tile * TILE_ROWS + group * 64 + warp * 16, y);
+        if (first)
+            cluster_wait();
+        gather_tile<BN, T, SILU>(a, g, member, tile, first, tile + step < a.row_tiles, y);
+        first = false;
     }
 }
 
 template <int BN, class T, bool SILU>
-static __global__ void __launch_bounds__(THREADS, few_shape<BN>::BLOCKS)
+static __global__ void __launch_bounds__(few_shape<BN>::ALL_THREADS, few_shape<BN>::BLOCKS)
     linear(const __grid_constant__ CUtensorMap map, const __grid_constant__ struct args a)
 {
     using S = few_shape<BN>;
     extern __shared__ uint8_t raw[];
-    __shared__ uint64_t full[S::STAGES], empty[S::STAGES];
-    struct ring r = {raw + (1024 - smem_address(raw) % 1024) % 1024, full, empty, 0, 0};
+    __shared__ struct gather<BN> gather;
+    uint32_t stages = (smem_address(raw) + 1023) / 1024 * 1024;
+    const struct place<BN> p = place_first<BN>(stages);
+    struct member member = gather_member<BN>(a.splits, p.rows + S::STAGES * S::ROW_BYTES);
+    int cluster = blockIdx.x / a.splits, clusters = gridDim.x / a.splits;
     early_next();
-    if (threadIdx.x == 0) {
+    if (threadIdx.x == CONSUMERS * 128) {
         tensor_prefetch(&map);
         for (int i = 0; i < S::STAGES; i++) {
-            barrier_init(&full[i], 1);
-            barrier_init(&empty[i], CONSUMERS * 128);
+            barrier_init(p.rows + i * S::ROW_BYTES + S::FULL_AT, 1);
+            barrier_init(p.rows + i * S::ROW_BYTES + S::EMPTY_AT, CONSUMERS * 128);
         }
         barrier_init_fence();
+    } else if (a.splits > 1) {
+        gather_init(gather, member);
+        barrier_init_fence();
     }
+    cluster_arrive();
     __syncthreads();
-    if (threadIdx.x < 128) {
-        registers_down<S::PRODUCER_REGISTERS>();
-        if (threadIdx.x == 0)
-            produce<BN>(a, &map, r);
-    } else {
-        registers_up<S::CONSUMER_REGISTERS>();
-        multiply<BN, T, SILU>(a, r);
-    }
+    if (threadIdx.x < CONSUMERS * 128)
+        multiply<BN, T, SILU>(a, p, gather, member, cluster, clusters);
+    else if (threadIdx.x == CONSUMERS * 128)
+        produce<BN>(a, &map, p, cluster, clusters);
 }
 
 /* ---- launch ------------------------------------------------------------------------------------------------------ */
@@ -196,8 +313,9 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     a.row_tiles = (j->w->n + TILE_ROWS - 1) / TILE_ROWS;
     a.tok_tiles = 1;
     a.splits = atom_cuda_sm90_few_splits(j->w);
-    int items = a.row_tiles * a.splits, slots = atom_cuda_opened()->n_sm * S::BLOCKS;
-    const struct early_grid grid = {dim3((unsigned)(items < slots ? items : slots)), THREADS, S::SMEM_BYTES};
+    int slots = atom_cuda_opened()->n_sm * S::BLOCKS / a.splits;
+    const struct early_grid grid = {dim3((unsigned)((a.row_tiles < slots ? a.row_tiles : slots) * a.splits)),
+                                    S::ALL_THREADS, S::SMEM_BYTES, a.splits > 1 ? (unsigned)a.splits : 0};
     launch_early(linear<BN, T, SILU>, grid, s, map, a);
     return atom_cuda_launched("starting a linear", err);
 }

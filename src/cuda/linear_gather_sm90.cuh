@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Adding up a tile of few tokens whose runs are split among the blocks of a cluster, over their shared memory.
+ *
+ * A unit is what a warp has of 8 tokens: 16 rows of them, four sums a thread. Each block owns some units: the others
+ * send theirs, which tell a barrier there themselves that they have come, and the owner adds up, the splits in order. */
+#ifndef ATOM_CUDA_LINEAR_GATHER_SM90_CUH
+#define ATOM_CUDA_LINEAR_GATHER_SM90_CUH
+
+#include "cuda/linear_sm90.cuh"
+
+template <int BN> struct gather_shape {
+    enum {
+        UNITS = BN, /* BN / 8 of each of 8 warps */
+        UNIT_BYTES = 512,
+        BYTES = (BN < 64 ? BN : 7 * BN / 8) * UNIT_BYTES, /* of what comes from others at most */
+    };
+};
+
+/* Where a block's units go; what it waits for. */
+template <int BN> struct gather {
+    uint2 to[BN]; /* of each unit, shared memory and barrier in its owner; {0} where that is this block */
+    uint64_t ready, free;
+};
+
+/* What a thread knows of it: of n blocks this is the rank-th, and owns units first to end - 1. */
+struct member {
+    int n, rank, first, end;
+    uint32_t sums, phase;
+};
+
+template <int BN> static __device__ __forceinline__ int most_units(int n) { return (BN + n - 1) / n; }
+
+template <int BN> static __device__ __forceinline__ struct member gather_member(int n, uint32_t sums)
+{
+    int rank = blockIdx.x % n;
+    return {n, rank, (rank * BN + n - 1) / n, ((rank + 1) * BN + n - 1) / n, sums, 0};
+}
+
+template <int BN> static __device__ __forceinline__ void gather_expect(struct gather<BN> &g, const struct member &m)
+{
+    barrier_arrive_expect(&g.ready, (uint32_t)((m.n - 1) * (m.end - m.first) * gather_shape<BN>::UNIT_BYTES));
+}
+
+/* By all consumers, before the cluster knows that it has begun. */
+template <int BN> static __device__ __forceinline__ void gather_init(struct gather<BN> &g, const struct member &m)
+{
+    int unit = threadIdx.x;
+    if (unit < BN) {
+        int owner = unit * m.n / BN, first = (owner * BN + m.n - 1) / m.n, from = m.rank - (m.rank > owner);
+        uint32_t at = m.sums + (from * most_units<BN>(m.n) + unit - first) * gather_shape<BN>::UNIT_BYTES;
+        g.to[unit] = owner == m.rank ? make_uint2(0, 0)
+                                     : make_uint2(cluster_address(at, owner),
+                                                  cluster_address(smem_address(&g.ready), owner));
+    }
+    if (threadIdx.x == 0) {
+        barrier_init(&g.ready, 1);
+        barrier_init(&g.free, m.n - 1);
+        gather_expect(g, m);
+    }
+}
+
+template <int BN> static __device__ __forceinline__ void send_units(const struct gather<BN> &g, const float (&y)[BN / 2])
+{
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int j = 0; j < BN / 8; j++) {
+        uint2 to = g.to[8 * j + warp];
+        if (to.x)
+            store_remote(to.x + lane * 16, &y[4 * j], to.y);
+    }
+}
+
+/* No index into registers, as the compiler would make of it. */
+static __device__ __forceinline__ void take_if(bool so, float from, float &to)
+{
+    asm("{ .reg .pred p; setp.ne.u32 p, %1, 0; @p mov.f32 %0, %2; }" : "+f"(to) : "r"((uint32_t)so), "f"(from));
+}
+
+/* This warp's sums of 8 tokens, of all splits. */
+template <int BN>
+static __device__ __forceinline__ void add_unit(const struct member &m, int unit, const float (&y)[BN / 2],
+                                                float (&sum)[4])
+{
+    enum { UNIT_BYTES = gather_shape<BN>::UNIT_BYTES };
+    float own[4] = {};
+#pragma unroll
+    for (int j = 0; j < BN / 8; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            take_if(unit / 8 == j, y[4 * j + i], own[i]);
+    uint32_t at = m.sums + (unit - m.first) * UNIT_BYTES + threadIdx.x % 32 * 16, step = most_units<BN>(m.n) * UNIT_BYTES;
+#pragma unroll
+    for (int split = 0; split < FEW_SPLITS; split++) {
+        float4 v = make_float4(own[0], own[1], own[2], own[3]);
+        if (split < m.n && split != m.rank) {
+            v = load_floats(at);
+            at += step;
+        }
+        if (split == 0)
+            sum[0] = v.x, sum[1] = v.y, sum[2] = v.z, sum[3] = v.w;
+        else if (split < m.n)
+            sum[0] += v.x, sum[1] += v.y, sum[2] += v.z, sum[3] += v.w;
+    }
+}
+
+/* Sends what others own, adds up and writes what this block owns. more: another tile follows, of this and all blocks of
+ * the cluster. */
+template <int BN, class T, bool SILU>
+static __device__ __forceinline__ void gather_tile(const struct args &a, struct gather<BN> &g, struct member &m,
+                                                   int row_tile, bool first, bool more, const float (&y)[BN / 2])
+{
+    int warp = threadIdx.x / 32;
+    if (!first)
+        barrier_wait_cluster(&g.free, m.phase ^ 1); /* all have added up the tile before */
+    send_units(g, y);
+    barrier_wait_cluster(&g.ready, m.phase);
+    m.phase ^= 1;
+    for (int unit = m.first + ((warp - m.first) & 7); unit < m.end; unit += 8) {
+        float sum[4];
+        add_unit<BN>(m, unit, y, sum);
+        struct item it = {};
+        it.tok0 = unit / 8 * 8;
+        put_tile<8, T, SILU>(a, it, row_tile * TILE_ROWS + warp * 16, sum);
+    }
+    if (!more)
+        return;
+    if (threadIdx.x == 0)
+        gather_expect(g, m);
+    asm volatile("bar.sync 1, 256;" ::: "memory");
+    if (threadIdx.x < m.n && threadIdx.x != m.rank)
+        barrier_arrive_far(cluster_address(smem_address(&g.free), threadIdx.x));
+}
+
+#endif
