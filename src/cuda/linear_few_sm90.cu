@@ -16,7 +16,8 @@
 template <int BN> struct few_shape {
     enum {
         BLOCKS = 2, /* a multiprocessor */
-        ALL_THREADS = CONSUMERS * 128 + 32,
+        PRODUCER_REGISTERS = 24,
+        CONSUMER_REGISTERS = 104, /* in all no more than the kernel starts with */
         ACT_BYTES = BN * ATOM_CUDA_RUN,
         TOK_SCALE_AT = NIBBLE_RUN_BYTES,
         FULL_AT = TOK_SCALE_AT + BN * 4,
@@ -38,7 +39,7 @@ struct share {
 
 static __device__ __forceinline__ struct share share_of(const struct args &a)
 {
-    int rank = blockIdx.x % a.splits, run0 = a.n_runs * rank / a.splits, run1 = a.n_runs * (rank + 1) / a.splits,
+    int rank = (int)cluster_rank(), run0 = a.n_runs * rank / a.splits, run1 = a.n_runs * (rank + 1) / a.splits,
         nibbles = max(0, min(run1, a.n_groups) - run0);
     return {run0, nibbles, run1 - run0 - nibbles};
 }
@@ -153,8 +154,10 @@ struct mine {
 static __device__ __forceinline__ struct mine mine_of()
 {
     uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    return {warp / 4 * (NIBBLE_BYTES / 2) + warp % 4 * 512 + lane * 16, NIBBLE_BYTES + warp * 32 + lane / 4 * 2,
-            lane % 4 * 8};
+    struct mine m = {warp / 4 * (NIBBLE_BYTES / 2) + warp % 4 * 512 + lane * 16,
+                     NIBBLE_BYTES + warp * 32 + lane / 4 * 2, lane % 4 * 8};
+    asm volatile("" : "+r"(m.weights), "+r"(m.row_scales), "+r"(m.tok_scales)); /* not found anew for each run */
+    return m;
 }
 
 /* y += integer sums of a run, scaled. */
@@ -180,7 +183,8 @@ static __device__ __forceinline__ void sum_run(const struct place<BN> &p, uint32
                                                const uint32_t (&weights)[4][4], float (&y)[BN / 2])
 {
     int sums[BN / 2];
-    uint64_t desc = swizzled_descriptor_at(0) + p.tokens / 16;
+    /* all lanes have the same; that it comes from one makes it a number of the warp, not of each */
+    uint64_t desc = swizzled_descriptor_at(0) + __shfl_sync(0xFFFFFFFFu, p.tokens / 16, 0);
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < 4; step++)
@@ -236,15 +240,16 @@ static __device__ __forceinline__ void sum_bytes(struct place<BN> &p, const stru
 }
 
 template <int BN, class T, bool SILU>
-static __device__ void multiply(const struct args &a, struct place<BN> p, struct gather<BN> &g, struct member &member,
-                                int tile, int step)
+static __device__ void multiply(const struct args &a, struct place<BN> p, struct gather<BN> &g, int tile, int step)
 {
-    const struct share s = share_of(a);
     const struct mine m = mine_of();
-    bool first = true;
+    struct gathering at = {p.rows0 + few_shape<BN>::STAGES * few_shape<BN>::ROW_BYTES, 0, false};
     early_wait();
+    if (a.splits > 1)
+        cluster_wait(); /* every block has its barriers */
     for (; tile < a.row_tiles; tile += step) {
         float y[BN / 2];
+        const struct share s = share_of(a);
 #pragma unroll
         for (int e = 0; e < BN / 2; e++)
             y[e] = 0.0f;
@@ -257,15 +262,13 @@ static __device__ void multiply(const struct args &a, struct place<BN> p, struct
             put_tile<BN, T, SILU>(a, it, tile * TILE_ROWS + threadIdx.x / 32 * 16, y);
             continue;
         }
-        if (first)
-            cluster_wait();
-        gather_tile<BN, T, SILU>(a, g, member, tile, first, tile + step < a.row_tiles, y);
-        first = false;
+        at.more = tile + step < a.row_tiles;
+        gather_tile<BN, T, SILU>(a, g, tile, at, y);
     }
 }
 
 template <int BN, class T, bool SILU>
-static __global__ void __launch_bounds__(few_shape<BN>::ALL_THREADS, few_shape<BN>::BLOCKS)
+static __global__ void __launch_bounds__(THREADS, few_shape<BN>::BLOCKS)
     linear(const __grid_constant__ CUtensorMap map, const __grid_constant__ struct args a)
 {
     using S = few_shape<BN>;
@@ -273,7 +276,6 @@ static __global__ void __launch_bounds__(few_shape<BN>::ALL_THREADS, few_shape<B
     __shared__ struct gather<BN> gather;
     uint32_t stages = (smem_address(raw) + 1023) / 1024 * 1024;
     const struct place<BN> p = place_first<BN>(stages);
-    struct member member = gather_member<BN>(a.splits, p.rows + S::STAGES * S::ROW_BYTES);
     int cluster = blockIdx.x / a.splits, clusters = gridDim.x / a.splits;
     early_next();
     if (threadIdx.x == CONSUMERS * 128) {
@@ -284,15 +286,20 @@ static __global__ void __launch_bounds__(few_shape<BN>::ALL_THREADS, few_shape<B
         }
         barrier_init_fence();
     } else if (a.splits > 1) {
-        gather_init(gather, member);
+        gather_init(gather, a.splits, p.rows + S::STAGES * S::ROW_BYTES);
         barrier_init_fence();
     }
-    cluster_arrive();
-    __syncthreads();
-    if (threadIdx.x < CONSUMERS * 128)
-        multiply<BN, T, SILU>(a, p, gather, member, cluster, clusters);
-    else if (threadIdx.x == CONSUMERS * 128)
-        produce<BN>(a, &map, p, cluster, clusters);
+    __syncthreads(); /* before it goes by splits again: the compiler would join the branches, and part warps */
+    if (a.splits > 1)
+        cluster_arrive();
+    if (threadIdx.x < CONSUMERS * 128) {
+        registers_up<S::CONSUMER_REGISTERS>();
+        multiply<BN, T, SILU>(a, p, gather, cluster, clusters);
+    } else {
+        registers_down<S::PRODUCER_REGISTERS>();
+        if (threadIdx.x == CONSUMERS * 128)
+            produce<BN>(a, &map, p, cluster, clusters);
+    }
 }
 
 /* ---- launch ------------------------------------------------------------------------------------------------------ */
@@ -315,7 +322,7 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     a.splits = atom_cuda_sm90_few_splits(j->w);
     int slots = atom_cuda_opened()->n_sm * S::BLOCKS / a.splits;
     const struct early_grid grid = {dim3((unsigned)((a.row_tiles < slots ? a.row_tiles : slots) * a.splits)),
-                                    S::ALL_THREADS, S::SMEM_BYTES, a.splits > 1 ? (unsigned)a.splits : 0};
+                                    THREADS, S::SMEM_BYTES, a.splits > 1 ? (unsigned)a.splits : 0};
     launch_early(linear<BN, T, SILU>, grid, s, map, a);
     return atom_cuda_launched("starting a linear", err);
 }

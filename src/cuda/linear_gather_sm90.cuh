@@ -22,18 +22,18 @@ template <int BN> struct gather {
     uint64_t ready, free;
 };
 
-/* What a thread knows of it: of n blocks this is the rank-th, and owns units first to end - 1. */
+/* Of n blocks this is the rank-th, and owns units first to end - 1. Found again where it is needed: it would have
+ * registers through all runs. */
 struct member {
     int n, rank, first, end;
-    uint32_t sums, phase;
 };
 
 template <int BN> static __device__ __forceinline__ int most_units(int n) { return (BN + n - 1) / n; }
 
-template <int BN> static __device__ __forceinline__ struct member gather_member(int n, uint32_t sums)
+template <int BN> static __device__ __forceinline__ struct member member_of(int n)
 {
-    int rank = blockIdx.x % n;
-    return {n, rank, (rank * BN + n - 1) / n, ((rank + 1) * BN + n - 1) / n, sums, 0};
+    int rank = (int)cluster_rank();
+    return {n, rank, (rank * BN + n - 1) / n, ((rank + 1) * BN + n - 1) / n};
 }
 
 template <int BN> static __device__ __forceinline__ void gather_expect(struct gather<BN> &g, const struct member &m)
@@ -42,12 +42,13 @@ template <int BN> static __device__ __forceinline__ void gather_expect(struct ga
 }
 
 /* By all consumers, before the cluster knows that it has begun. */
-template <int BN> static __device__ __forceinline__ void gather_init(struct gather<BN> &g, const struct member &m)
+template <int BN> static __device__ __forceinline__ void gather_init(struct gather<BN> &g, int n, uint32_t sums)
 {
+    const struct member m = member_of<BN>(n);
     int unit = threadIdx.x;
     if (unit < BN) {
         int owner = unit * m.n / BN, first = (owner * BN + m.n - 1) / m.n, from = m.rank - (m.rank > owner);
-        uint32_t at = m.sums + (from * most_units<BN>(m.n) + unit - first) * gather_shape<BN>::UNIT_BYTES;
+        uint32_t at = sums + (from * most_units<BN>(m.n) + unit - first) * gather_shape<BN>::UNIT_BYTES;
         g.to[unit] = owner == m.rank ? make_uint2(0, 0)
                                      : make_uint2(cluster_address(at, owner),
                                                   cluster_address(smem_address(&g.ready), owner));
@@ -78,8 +79,8 @@ static __device__ __forceinline__ void take_if(bool so, float from, float &to)
 
 /* This warp's sums of 8 tokens, of all splits. */
 template <int BN>
-static __device__ __forceinline__ void add_unit(const struct member &m, int unit, const float (&y)[BN / 2],
-                                                float (&sum)[4])
+static __device__ __forceinline__ void add_unit(const struct member &m, uint32_t sums, int unit,
+                                                const float (&y)[BN / 2], float (&sum)[4])
 {
     enum { UNIT_BYTES = gather_shape<BN>::UNIT_BYTES };
     float own[4] = {};
@@ -88,7 +89,7 @@ static __device__ __forceinline__ void add_unit(const struct member &m, int unit
 #pragma unroll
         for (int i = 0; i < 4; i++)
             take_if(unit / 8 == j, y[4 * j + i], own[i]);
-    uint32_t at = m.sums + (unit - m.first) * UNIT_BYTES + threadIdx.x % 32 * 16, step = most_units<BN>(m.n) * UNIT_BYTES;
+    uint32_t at = sums + (unit - m.first) * UNIT_BYTES + threadIdx.x % 32 * 16, step = most_units<BN>(m.n) * UNIT_BYTES;
 #pragma unroll
     for (int split = 0; split < FEW_SPLITS; split++) {
         float4 v = make_float4(own[0], own[1], own[2], own[3]);
@@ -103,32 +104,37 @@ static __device__ __forceinline__ void add_unit(const struct member &m, int unit
     }
 }
 
-/* Sends what others own, adds up and writes what this block owns. more: another tile follows, of this and all blocks of
- * the cluster. */
+/* How far a thread has come: of which tile's units it waits for, and where those of others are put. */
+struct gathering {
+    uint32_t sums, phase;
+    bool more; /* another tile follows, of this and all blocks of the cluster */
+};
+
+/* Sends what others own, adds up and writes what this block owns. */
 template <int BN, class T, bool SILU>
-static __device__ __forceinline__ void gather_tile(const struct args &a, struct gather<BN> &g, struct member &m,
-                                                   int row_tile, bool first, bool more, const float (&y)[BN / 2])
+static __device__ __forceinline__ void gather_tile(const struct args &a, struct gather<BN> &g, int row_tile,
+                                                   struct gathering &at, const float (&y)[BN / 2])
 {
+    const struct member m = member_of<BN>(a.splits);
     int warp = threadIdx.x / 32;
-    if (!first)
-        barrier_wait_cluster(&g.free, m.phase ^ 1); /* all have added up the tile before */
+    barrier_wait(&g.free, at.phase ^ 1); /* all have added up the tile before, if there was one */
     send_units(g, y);
-    barrier_wait_cluster(&g.ready, m.phase);
-    m.phase ^= 1;
+    barrier_wait(&g.ready, at.phase);
+    at.phase ^= 1;
     for (int unit = m.first + ((warp - m.first) & 7); unit < m.end; unit += 8) {
         float sum[4];
-        add_unit<BN>(m, unit, y, sum);
+        add_unit<BN>(m, at.sums, unit, y, sum);
         struct item it = {};
         it.tok0 = unit / 8 * 8;
         put_tile<8, T, SILU>(a, it, row_tile * TILE_ROWS + warp * 16, sum);
     }
-    if (!more)
+    if (!at.more)
         return;
     if (threadIdx.x == 0)
         gather_expect(g, m);
     asm volatile("bar.sync 1, 256;" ::: "memory");
     if (threadIdx.x < m.n && threadIdx.x != m.rank)
-        barrier_arrive_far(cluster_address(smem_address(&g.free), threadIdx.x));
+        barrier_arrive_cluster(cluster_address(smem_address(&g.free), threadIdx.x), true);
 }
 
 #endif

@@ -186,23 +186,9 @@ PTX_FN void store_remote(uint32_t to, const float *v, uint32_t barrier)
                  "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier)
                  : "memory");
 }
-/* At a barrier of another block of the cluster: what was read and written here is behind it. */
-PTX_FN void barrier_arrive_far(uint32_t at)
-{
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(at) : "memory");
-}
-/* For what other blocks of the cluster have stored here. */
-PTX_FN void barrier_wait_cluster(uint64_t *b, uint32_t parity)
-{
-    asm volatile("{ .reg .pred p;\n"
-                 "again: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n"
-                 "@p bra done;\n"
-                 "bra again;\n"
-                 "done: }" ::"r"(smem_address(b)),
-                 "r"(parity)
-                 : "memory");
-}
-PTX_FN void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+/* Only of a kernel that was launched as clusters: elsewhere the wait is one for all threads of the block. Says nothing
+ * of memory but what barrier_init_fence does. */
+PTX_FN void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 PTX_FN void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 PTX_FN void warpgroup_sync(int barrier) { asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory"); }
 template <int N> PTX_FN void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
