@@ -11,8 +11,8 @@
 #include "cuda/early.cuh"
 #include "cuda/linear_gather_sm90.cuh"
 
-/* A stage has its tokens in one place, for swizzling, and in another its rows: weights and their scales, then the scales
- * of the tokens and its barriers. INT8 weights take two stages, a warpgroup's in each, the rest as it comes. */
+/* A stage has its tokens in one place, for swizzling, and in another its rows: weights and their scales, then the
+ * scales of the tokens and its barriers. INT8 weights take two stages, a warpgroup's in each, the rest as it comes. */
 template <int BN> struct few_shape {
     enum {
         BLOCKS = 2, /* a multiprocessor */
@@ -51,13 +51,13 @@ template <int BN> struct place {
     uint32_t tokens, rows, tokens0, rows0, phase;
 };
 
-template <int BN> static __device__ __forceinline__ struct place<BN> place_first(uint32_t stages)
-{
+template <int BN> static __device__ __forceinline__ struct place<BN> place_first(uint32_t stages) {
     uint32_t rows = stages + few_shape<BN>::STAGES * few_shape<BN>::ACT_BYTES;
     return {stages, rows, stages, rows, 0};
 }
 
-template <int BN> static __device__ __forceinline__ void step_on(struct place<BN> &p)
+template <int BN>
+static __device__ __forceinline__ void step_on(struct place<BN> &p)
 {
     using S = few_shape<BN>;
     p.tokens += S::ACT_BYTES;
@@ -80,7 +80,10 @@ static __device__ __forceinline__ struct way way_through(const struct args &a, c
     return {a.weights + (size_t)tile * a.tile_bytes + run_at(a, s.run), s.run, s.nibbles, 2 * s.bytes};
 }
 
-static __device__ __forceinline__ bool is_first_half(const struct way &w) { return w.nibbles == 0 && w.halves % 2 == 0; }
+static __device__ __forceinline__ bool is_first_half(const struct way &w)
+{
+    return w.nibbles == 0 && w.halves % 2 == 0;
+}
 static __device__ __forceinline__ bool is_second_half(const struct way &w)
 {
     return w.nibbles == 0 && w.halves % 2 == 1;
@@ -160,7 +163,17 @@ static __device__ __forceinline__ struct mine mine_of()
     return m;
 }
 
-/* y += integer sums of a run, scaled. */
+template <int BN> static __device__ __forceinline__ void await(const struct place<BN> &p)
+{
+    barrier_wait(p.rows + few_shape<BN>::FULL_AT, p.phase);
+}
+
+template <int BN> static __device__ __forceinline__ void release(uint32_t rows)
+{
+    barrier_arrive(rows + few_shape<BN>::EMPTY_AT);
+}
+
+/* y += integer sums of a run, scaled; the tokens' scales from shared memory. */
 template <int BN>
 static __device__ __forceinline__ void promote(const int (&sums)[BN / 2], uint32_t tok_scales, float s0, float s1,
                                                float (&y)[BN / 2])
@@ -177,65 +190,49 @@ static __device__ __forceinline__ void promote(const int (&sums)[BN / 2], uint32
 
 static __device__ __forceinline__ float load_scale(uint32_t at) { return __uint_as_float(load_half_as_float(at)); }
 
-/* A run whose tokens lie in the stage at p; its rows' scales, at `rows`. */
-template <int BN>
-static __device__ __forceinline__ void sum_run(const struct place<BN> &p, uint32_t rows, const struct mine &m, float by,
-                                               const uint32_t (&weights)[4][4], float (&y)[BN / 2])
+/* INT8 weights of a run, whose stages lie at `first` and `second`. */
+static __device__ __forceinline__ void load_bytes(uint32_t first, uint32_t second, const struct mine &m,
+                                                  uint32_t (&weights)[4][4])
 {
+    uint32_t at = (threadIdx.x < 128 ? first : second) + m.weights % (NIBBLE_BYTES / 2);
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        uint4 w = load_16(at + step * 2048);
+        weights[step][0] = w.x, weights[step][1] = w.y, weights[step][2] = w.z, weights[step][3] = w.w;
+    }
+}
+
+/* One run: both kinds of weights go through the same instructions as far as they can, as those of the rare kind come
+ * from far. */
+template <int BN>
+static __device__ __forceinline__ void sum_run(struct place<BN> &p, const struct mine &m, bool nibbles,
+                                               float (&y)[BN / 2])
+{
+    uint32_t weights[4][4], first = p.rows, tokens = p.tokens / 16;
     int sums[BN / 2];
+    await(p);
+    if (nibbles) {
+        unpack(load_16(p.rows + m.weights), weights[0], weights[1]);
+        unpack(load_16(p.rows + m.weights + 2048), weights[2], weights[3]);
+    } else {
+        step_on(p);
+        await(p);
+        load_bytes(first, p.rows, m, weights);
+    }
     /* all lanes have the same; that it comes from one makes it a number of the warp, not of each */
-    uint64_t desc = swizzled_descriptor_at(0) + __shfl_sync(0xFFFFFFFFu, p.tokens / 16, 0);
+    uint64_t desc = swizzled_descriptor_at(0) + __shfl_sync(0xFFFFFFFFu, tokens, 0);
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < 4; step++)
         wgmma_s8<BN>::run(sums, weights[step], desc + (uint64_t)step * 2, step > 0);
     wgmma_commit();
-    float s0 = load_scale(rows + m.row_scales) * by, s1 = load_scale(rows + m.row_scales + 16) * by;
+    float by = nibbles ? 0.0625f : 1.0f; /* nibbles came as 16 times their value */
+    float s0 = load_scale(p.rows + m.row_scales) * by, s1 = load_scale(p.rows + m.row_scales + 16) * by;
     wgmma_wait<0>();
-    promote<BN>(sums, p.rows + few_shape<BN>::TOK_SCALE_AT + m.tok_scales, s0, s1, y);
-}
-
-template <int BN> static __device__ __forceinline__ void await(const struct place<BN> &p)
-{
-    barrier_wait(p.rows + few_shape<BN>::FULL_AT, p.phase);
-}
-
-template <int BN> static __device__ __forceinline__ void release(uint32_t rows)
-{
-    barrier_arrive(rows + few_shape<BN>::EMPTY_AT);
-}
-
-template <int BN>
-static __device__ __forceinline__ void sum_nibbles(struct place<BN> &p, const struct mine &m, float (&y)[BN / 2])
-{
-    uint32_t weights[4][4];
-    await(p);
-#pragma unroll
-    for (int h = 0; h < 2; h++)
-        unpack(load_16(p.rows + m.weights + h * 2048), weights[2 * h], weights[2 * h + 1]);
-    sum_run<BN>(p, p.rows, m, 0.0625f, weights, y); /* nibbles came as 16 times their value */
+    promote<BN>(sums, first + few_shape<BN>::TOK_SCALE_AT + m.tok_scales, s0, s1, y);
     release<BN>(p.rows);
-    step_on(p);
-}
-
-template <int BN>
-static __device__ __forceinline__ void sum_bytes(struct place<BN> &p, const struct mine &m, float (&y)[BN / 2])
-{
-    uint32_t weights[4][4];
-    struct place<BN> q = p;
-    step_on(q);
-    await(p);
-    await(q);
-    uint32_t rows = (threadIdx.x < 128 ? p.rows : q.rows) + m.weights % (NIBBLE_BYTES / 2);
-#pragma unroll
-    for (int step = 0; step < 4; step++) {
-        uint4 w = load_16(rows + step * 2048);
-        weights[step][0] = w.x, weights[step][1] = w.y, weights[step][2] = w.z, weights[step][3] = w.w;
-    }
-    sum_run<BN>(p, q.rows, m, 1.0f, weights, y);
-    release<BN>(p.rows);
-    release<BN>(q.rows);
-    p = q;
+    if (!nibbles)
+        release<BN>(first);
     step_on(p);
 }
 
@@ -243,20 +240,18 @@ template <int BN, class T, bool SILU>
 static __device__ void multiply(const struct args &a, struct place<BN> p, struct gather<BN> &g, int tile, int step)
 {
     const struct mine m = mine_of();
+    const struct share s = share_of(a);
     struct gathering at = {p.rows0 + few_shape<BN>::STAGES * few_shape<BN>::ROW_BYTES, 0, false};
     early_wait();
     if (a.splits > 1)
         cluster_wait(); /* every block has its barriers */
     for (; tile < a.row_tiles; tile += step) {
         float y[BN / 2];
-        const struct share s = share_of(a);
 #pragma unroll
         for (int e = 0; e < BN / 2; e++)
             y[e] = 0.0f;
-        for (int i = s.nibbles; i > 0; i--)
-            sum_nibbles(p, m, y);
-        for (int i = s.bytes; i > 0; i--)
-            sum_bytes(p, m, y);
+        for (int i = 0; i < s.nibbles + s.bytes; i++)
+            sum_run(p, m, i < s.nibbles, y);
         if (a.splits == 1) {
             struct item it = {};
             put_tile<BN, T, SILU>(a, it, tile * TILE_ROWS + threadIdx.x / 32 * 16, y);
@@ -321,8 +316,8 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
     a.tok_tiles = 1;
     a.splits = atom_cuda_sm90_few_splits(j->w);
     int slots = atom_cuda_opened()->n_sm * S::BLOCKS / a.splits;
-    const struct early_grid grid = {dim3((unsigned)((a.row_tiles < slots ? a.row_tiles : slots) * a.splits)),
-                                    THREADS, S::SMEM_BYTES, a.splits > 1 ? (unsigned)a.splits : 0};
+    const struct early_grid grid = {dim3((unsigned)((a.row_tiles < slots ? a.row_tiles : slots) * a.splits)), THREADS,
+                                    S::SMEM_BYTES, a.splits > 1 ? (unsigned)a.splits : 0};
     launch_early(linear<BN, T, SILU>, grid, s, map, a);
     return atom_cuda_launched("starting a linear", err);
 }
