@@ -69,82 +69,70 @@ static __device__ __forceinline__ void step_on(struct place<BN> &p)
     }
 }
 
-/* The way of the producer through the stages of a tile. */
-struct way {
-    const uint8_t *weights;
-    int run, nibbles, halves; /* what is left: stages of INT4, and of INT8 weights */
-};
+/* Two threads bring a stage, which have few turns to issue: each does little. */
 
-static __device__ __forceinline__ struct way way_through(const struct args &a, const struct share &s, int tile)
-{
-    return {a.weights + (size_t)tile * a.tile_bytes + run_at(a, s.run), s.run, s.nibbles, 2 * s.bytes};
-}
-
-static __device__ __forceinline__ bool is_first_half(const struct way &w)
-{
-    return w.nibbles == 0 && w.halves % 2 == 0;
-}
-static __device__ __forceinline__ bool is_second_half(const struct way &w)
-{
-    return w.nibbles == 0 && w.halves % 2 == 1;
-}
-
-/* Of weights, and of their scales if the stage has them. */
-static __device__ __forceinline__ uint32_t bytes_of(const struct way &w)
-{
-    return is_first_half(w) ? BYTE_BYTES / 2 : NIBBLE_RUN_BYTES;
-}
-
-static __device__ __forceinline__ void step_on(struct way &w)
-{
-    w.weights += bytes_of(w);
-    w.run += !is_first_half(w);
-    if (w.nibbles > 0)
-        w.nibbles--;
-    else
-        w.halves--;
-}
-
-/* A stage's weights, on their way before the kernel in front has ended; what that may have written comes later. */
-template <int BN> static __device__ __forceinline__ void bring_weights(const struct place<BN> &p, const struct way &w)
+/* N_BYTES of weights, and of their scales if the stage has them, with what else comes to the stage. Only early_wait is
+ * not for them: no kernel of a step writes weights. */
+template <int BN, int N_BYTES, int OTHER_BYTES>
+static __device__ __forceinline__ void bring_weights(struct place<BN> &p, const uint8_t *&w)
 {
     using S = few_shape<BN>;
     uint32_t full = p.rows + S::FULL_AT;
     barrier_wait(p.rows + S::EMPTY_AT, p.phase ^ 1);
-    barrier_arrive_expect(full, bytes_of(w) + (is_second_half(w) ? 0 : S::ACT_BYTES + BN * 4));
-    bulk_copy(p.rows, w.weights, bytes_of(w), full);
+    barrier_arrive_expect(full, N_BYTES + OTHER_BYTES);
+    bulk_copy(p.rows, w, N_BYTES, full);
+    w += N_BYTES;
+    step_on(p);
+}
+
+template <int BN> static __device__ void produce_weights(const struct args &a, struct place<BN> p, int tile, int step)
+{
+    enum { TOKEN_BYTES = few_shape<BN>::ACT_BYTES + BN * 4 };
+    const struct share s = share_of(a);
+    for (; tile < a.row_tiles; tile += step) {
+        const uint8_t *w = a.weights + (size_t)tile * a.tile_bytes + run_at(a, s.run);
+#pragma unroll 1
+        for (int i = s.nibbles; i > 0; i--)
+            bring_weights<BN, NIBBLE_RUN_BYTES, TOKEN_BYTES>(p, w);
+#pragma unroll 1
+        for (int i = s.bytes; i > 0; i--) {
+            bring_weights<BN, BYTE_BYTES / 2, TOKEN_BYTES>(p, w);
+            bring_weights<BN, BYTE_BYTES / 2 + SCALE_BYTES, 0>(p, w);
+        }
+    }
 }
 
 template <int BN>
-static __device__ __forceinline__ void bring_tokens(const struct args &a, const CUtensorMap *map,
-                                                    const struct place<BN> &p, const struct way &w)
+static __device__ __forceinline__ void bring_tokens(struct place<BN> &p, const CUtensorMap *map, int &channel,
+                                                    const float *scales)
 {
     using S = few_shape<BN>;
     uint32_t full = p.rows + S::FULL_AT;
-    if (is_second_half(w))
-        return;
-    tensor_copy(p.tokens, map, w.run * ATOM_CUDA_RUN, 0, full);
-    bulk_copy(p.rows + S::TOK_SCALE_AT, a.tok_scales + (size_t)min(w.run, a.n_groups) * a.tok_stride, BN * 4, full);
+    barrier_wait(p.rows + S::EMPTY_AT, p.phase ^ 1);
+    tensor_copy(p.tokens, map, channel, 0, full);
+    bulk_copy(p.rows + S::TOK_SCALE_AT, scales, BN * 4, full);
+    channel += ATOM_CUDA_RUN;
+    step_on(p);
 }
 
 template <int BN>
-static __device__ void produce(const struct args &a, const CUtensorMap *map, struct place<BN> p, int tile, int step)
+static __device__ void produce_tokens(const struct args &a, const CUtensorMap *map, struct place<BN> p, int tile,
+                                      int step)
 {
     const struct share s = share_of(a);
-    struct place<BN> q = p;
-    struct way w = way_through(a, s, tile);
-    int n_ahead = min((int)few_shape<BN>::STAGES, s.nibbles + 2 * s.bytes);
-    for (int i = 0; i < n_ahead; i++, step_on(q), step_on(w))
-        bring_weights<BN>(q, w);
     early_wait();
-    for (; tile < a.row_tiles; tile += step)
-        for (w = way_through(a, s, tile); w.nibbles + w.halves > 0; step_on(p), step_on(w)) {
-            if (n_ahead > 0)
-                n_ahead--;
-            else
-                bring_weights<BN>(p, w);
-            bring_tokens<BN>(a, map, p, w);
+    for (; tile < a.row_tiles; tile += step) {
+        int channel = s.run * ATOM_CUDA_RUN;
+        const float *scales = a.tok_scales + (size_t)min(s.run, a.n_groups) * a.tok_stride;
+#pragma unroll 1
+        for (int i = s.nibbles; i > 0; i--, scales += a.tok_stride)
+            bring_tokens(p, map, channel, scales);
+#pragma unroll 1
+        for (int i = s.bytes; i > 0; i--) {
+            bring_tokens(p, map, channel, scales);
+            step_on(p);
         }
+    }
 }
 
 /* ---- consuming --------------------------------------------------------------------------------------------------- */
@@ -293,7 +281,9 @@ static __global__ void __launch_bounds__(THREADS, few_shape<BN>::BLOCKS)
     } else {
         registers_down<S::PRODUCER_REGISTERS>();
         if (threadIdx.x == CONSUMERS * 128)
-            produce<BN>(a, &map, p, cluster, clusters);
+            produce_weights<BN>(a, p, cluster, clusters);
+        if (threadIdx.x == CONSUMERS * 128 + 32)
+            produce_tokens<BN>(a, &map, p, cluster, clusters);
     }
 }
 

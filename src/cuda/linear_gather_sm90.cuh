@@ -69,6 +69,15 @@ static __device__ __forceinline__ void send_units(const struct gather<BN> &g, co
     }
 }
 
+/* By asm, as the compiler would make an index into registers of it, which there is not. */
+static __device__ __forceinline__ void take_if(bool so, const float *from, float (&to)[4])
+{
+    asm("{ .reg .pred p; setp.ne.u32 p, %4, 0;"
+        " @p mov.f32 %0, %5; @p mov.f32 %1, %6; @p mov.f32 %2, %7; @p mov.f32 %3, %8; }"
+        : "+f"(to[0]), "+f"(to[1]), "+f"(to[2]), "+f"(to[3])
+        : "r"((uint32_t)so), "f"(from[0]), "f"(from[1]), "f"(from[2]), "f"(from[3]));
+}
+
 /* This warp's sums of 8 tokens, of all splits. */
 template <int BN>
 static __device__ __forceinline__ void add_unit(int n, uint32_t received, int unit, const float (&y)[BN / 2],
@@ -77,10 +86,7 @@ static __device__ __forceinline__ void add_unit(int n, uint32_t received, int un
     float own[4] = {};
 #pragma unroll
     for (int j = 0; j < BN / 8; j++)
-        if (unit / 8 == j) /* the warp together */
-#pragma unroll
-            for (int i = 0; i < 4; i++) /* by asm, as the compiler would make an index into memory of it */
-                asm volatile("mov.f32 %0, %1;" : "=f"(own[i]) : "f"(y[4 * j + i]));
+        take_if(unit / 8 == j, &y[4 * j], own);
     uint32_t at = received + threadIdx.x % 32 * 16, step = most_units<BN>(n) * gather_shape<BN>::UNIT_BYTES;
     int rank = (int)cluster_rank();
 #pragma unroll
