@@ -161,19 +161,26 @@ template <int BN> static __device__ __forceinline__ void release(uint32_t rows)
     barrier_arrive(rows + few_shape<BN>::EMPTY_AT);
 }
 
-/* y += integer sums of a run, scaled; the tokens' scales from shared memory. */
+/* y += integer sums of a run, scaled by row and token. */
 template <int BN>
-static __device__ __forceinline__ void promote(const int (&sums)[BN / 2], uint32_t tok_scales, float s0, float s1,
-                                               float (&y)[BN / 2])
+static __device__ __forceinline__ void promote(const int (&sums)[BN / 2], const float2 (&tok)[BN / 8], float s0,
+                                               float s1, float (&y)[BN / 2])
 {
 #pragma unroll
     for (int j = 0; j < BN / 8; j++) {
-        float2 s = load_two_floats(tok_scales + 32 * j);
-        y[4 * j] = fmaf((float)sums[4 * j], s.x * s0, y[4 * j]);
-        y[4 * j + 1] = fmaf((float)sums[4 * j + 1], s.y * s0, y[4 * j + 1]);
-        y[4 * j + 2] = fmaf((float)sums[4 * j + 2], s.x * s1, y[4 * j + 2]);
-        y[4 * j + 3] = fmaf((float)sums[4 * j + 3], s.y * s1, y[4 * j + 3]);
+        y[4 * j] = fmaf((float)sums[4 * j], tok[j].x * s0, y[4 * j]);
+        y[4 * j + 1] = fmaf((float)sums[4 * j + 1], tok[j].y * s0, y[4 * j + 1]);
+        y[4 * j + 2] = fmaf((float)sums[4 * j + 2], tok[j].x * s1, y[4 * j + 2]);
+        y[4 * j + 3] = fmaf((float)sums[4 * j + 3], tok[j].y * s1, y[4 * j + 3]);
     }
+}
+
+template <int BN>
+static __device__ __forceinline__ void load_tok_scales(uint32_t rows, const struct mine &m, float2 (&tok)[BN / 8])
+{
+#pragma unroll
+    for (int j = 0; j < BN / 8; j++)
+        tok[j] = load_two_floats(rows + few_shape<BN>::TOK_SCALE_AT + m.tok_scales + 32 * j);
 }
 
 static __device__ __forceinline__ float load_scale(uint32_t at) { return __uint_as_float(load_half_as_float(at)); }
@@ -214,10 +221,15 @@ static __device__ __forceinline__ void sum_run(struct place<BN> &p, const struct
     for (int step = 0; step < 4; step++)
         wgmma_s8<BN>::run(sums, weights[step], desc + (uint64_t)step * 2, step > 0);
     wgmma_commit();
+    float2 tok[BN / 8];
+    if (BN < 64) /* else there are no registers for them yet */
+        load_tok_scales<BN>(first, m, tok);
     float by = nibbles ? 0.0625f : 1.0f; /* nibbles came as 16 times their value */
     float s0 = load_scale(p.rows + m.row_scales) * by, s1 = load_scale(p.rows + m.row_scales + 16) * by;
     wgmma_wait<0>();
-    promote<BN>(sums, first + few_shape<BN>::TOK_SCALE_AT + m.tok_scales, s0, s1, y);
+    if (BN == 64)
+        load_tok_scales<BN>(first, m, tok);
+    promote<BN>(sums, tok, s0, s1, y);
     release<BN>(p.rows);
     if (!nibbles)
         release<BN>(first);
