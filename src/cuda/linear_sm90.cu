@@ -46,7 +46,9 @@ int atom_cuda_sm90_few_splits(const struct atom_cuda_weights *w)
 {
     enum { RUN = 4, GATHER = 20 /* what adding up takes, in quarters of a run */ };
     int best = 1, least = INT_MAX, slots = 2 * atom_cuda_opened()->n_sm, tiles = ceil_of(w->n, TILE_ROWS);
-    for (int s = 1; s <= MAX_SPLITS && s <= w->site.n_runs && (s == 1 || tiles <= MAX_SPLIT_TILES); s++) {
+    for (int s = 1; s <= FEW_SPLITS && s <= w->site.n_runs; s++) {
+        if (s == 7)
+            continue;
         int waves = ceil_of(tiles * s, slots), runs = ceil_of(w->site.n_runs, s);
         int chain = waves * (runs * RUN + (s > 1 ? GATHER + s : 0));
         if (chain < least) {
@@ -162,8 +164,7 @@ bool atom_cuda_sm90_is_cut(const struct atom_cuda_weights *w, int n_tok, int row
 size_t atom_cuda_sm90_workspace(const struct atom_cuda_weights *w, int max_tok)
 {
     enum { PAST = 128 /* tokens that tiles may hold past the last */ };
-    int few = atom_cuda_sm90_few_splits(w);
-    size_t most = few > 1 ? (size_t)w->n_tiles * (size_t)few * FEW : 0; /* sums of a tile's rows */
+    size_t most = 0; /* sums of a tile's rows */
     for (int c = 0; c < LARGEST && (SMALLEST_CLASS << c) / 2 < max_tok; c++) {
         const struct atom_cuda_cut cut = w->cuts[c];
         int splits = splits_of(&cut);

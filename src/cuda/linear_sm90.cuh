@@ -12,8 +12,8 @@
 enum {
     CONSUMERS = 2,
     THREADS = 128 * (CONSUMERS + 1),
-    FEW = 64, /* tokens at most: a kernel of their own */
-    MAX_SPLITS = 16,
+    FEW = 64,       /* tokens at most: a kernel of their own */
+    FEW_SPLITS = 8, /* of a tile of few tokens, at most: the blocks of a cluster */
 };
 
 /* The workspace: a counter for each tile of rows, in front of partial sums, wherever linears of other sizes share it.

@@ -12,16 +12,17 @@ PTX_FN uint32_t smem_address(const void *p) { return (uint32_t)__cvta_generic_to
 
 /* ---- mbarrier ---- */
 
-PTX_FN void barrier_init(uint64_t *b, int arrivals)
+PTX_FN void barrier_init(uint32_t at, int arrivals)
 {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_address(b)), "r"(arrivals));
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(arrivals));
 }
+PTX_FN void barrier_init(uint64_t *b, int arrivals) { barrier_init(smem_address(b), arrivals); }
 PTX_FN void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-PTX_FN void barrier_arrive_expect(uint64_t *b, uint32_t n_bytes)
+PTX_FN void barrier_arrive_expect(uint32_t at, uint32_t n_bytes)
 {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_address(b)), "r"(n_bytes)
-                 : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(n_bytes) : "memory");
 }
+PTX_FN void barrier_arrive_expect(uint64_t *b, uint32_t n_bytes) { barrier_arrive_expect(smem_address(b), n_bytes); }
 PTX_FN void barrier_arrive(uint32_t at)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
@@ -96,6 +97,21 @@ PTX_FN uint4 load_16(uint32_t at)
                  : "memory");
     return x;
 }
+PTX_FN float4 load_floats(uint32_t at)
+{
+    float4 x;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+                 : "r"(at)
+                 : "memory");
+    return x;
+}
+PTX_FN float2 load_two_floats(uint32_t at)
+{
+    float2 x;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(at) : "memory");
+    return x;
+}
 /* The bits of the float32 that an F16 is. */
 PTX_FN uint32_t load_half_as_float(uint32_t at)
 {
@@ -116,12 +132,15 @@ PTX_FN uint32_t opaque_zero()
 
 /* ---- copies into shared memory, completing on a barrier ---- */
 
+PTX_FN void bulk_copy(uint32_t to, const void *from, uint32_t n_bytes, uint32_t b)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+                 "l"(from), "r"(n_bytes), "r"(b)
+                 : "memory");
+}
 PTX_FN void bulk_copy(void *to, const void *from, uint32_t n_bytes, uint64_t *b)
 {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                     smem_address(to)),
-                 "l"(from), "r"(n_bytes), "r"(smem_address(b))
-                 : "memory");
+    bulk_copy(smem_address(to), from, n_bytes, smem_address(b));
 }
 /* To the same place in every CTA of the mask, completing on each one's own barrier. */
 PTX_FN void bulk_copy(void *to, const void *from, uint32_t n_bytes, uint64_t *b, uint16_t mask)
@@ -139,12 +158,16 @@ PTX_FN void tensor_copy(void *to, const CUtensorMap *map, int x, int y, uint64_t
                  "l"(map), "r"(x), "r"(y), "r"(smem_address(b)), "h"(mask)
                  : "memory");
 }
-PTX_FN void tensor_copy(void *to, const CUtensorMap *map, int x, int y, uint64_t *b)
+PTX_FN void tensor_copy(uint32_t to, const CUtensorMap *map, int x, int y, uint32_t b)
 {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}],"
-                 " [%4];" ::"r"(smem_address(to)),
-                 "l"(map), "r"(x), "r"(y), "r"(smem_address(b))
+                 " [%4];" ::"r"(to),
+                 "l"(map), "r"(x), "r"(y), "r"(b)
                  : "memory");
+}
+PTX_FN void tensor_copy(void *to, const CUtensorMap *map, int x, int y, uint64_t *b)
+{
+    tensor_copy(smem_address(to), map, x, y, smem_address(b));
 }
 /* A box from shared memory, of which nothing outside the tensor is written; committed as a group of its own. */
 PTX_FN void tensor_store(const CUtensorMap *map, int x, int y, const void *from)
@@ -182,6 +205,17 @@ PTX_FN int add_acq_rel(int *p, int x)
     asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(x) : "memory");
     return old;
 }
+/* Four floats into the shared memory of a block of the cluster, of which they tell the barrier there. */
+PTX_FN void store_remote(uint32_t to, const float *v, uint32_t barrier)
+{
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+                 "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier)
+                 : "memory");
+}
+/* Only of a kernel that was launched as clusters: elsewhere the wait is one for all threads of the block. Says nothing
+ * of memory but what barrier_init_fence does. */
+PTX_FN void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+PTX_FN void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 PTX_FN void warpgroup_sync(int barrier) { asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory"); }
 template <int N> PTX_FN void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> PTX_FN void registers_down() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
@@ -201,11 +235,11 @@ PTX_FN uint64_t plain_descriptor(const void *first, uint32_t k_bytes, uint32_t r
 }
 
 /* K-major rows of 128 bytes, swizzled by 128 as the tensor copy left them, 8 rows an atom of 1024 bytes. */
-PTX_FN uint64_t swizzled_descriptor(const void *rows)
+PTX_FN uint64_t swizzled_descriptor_at(uint32_t rows)
 {
-    return (uint64_t)((smem_address(rows) & 0x3FFFF) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 |
-           (uint64_t)1 << 62;
+    return (uint64_t)((rows & 0x3FFFF) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
+PTX_FN uint64_t swizzled_descriptor(const void *rows) { return swizzled_descriptor_at(smem_address(rows)); }
 
 /* 8x8 tiles of b16 in shared memory, one row of 16 bytes at each lane's address, eight lanes a tile; of the tile, or
  * of the transposed one, thread l has row l/4, columns 2(l%4) and +1. */
