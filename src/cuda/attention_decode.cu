@@ -75,7 +75,7 @@ template <class D> static __global__ void __launch_bounds__(D::warps * 32, D::bl
     let_next_come();
     bool asked = ask_queries<D>(a, q.units[0], true, mine + D::asked_at);
     fetch_stages<D>(a, q, c, AHEAD, pages, D::stages);
-    c.owed--; /* there is no room at the first stage, where there is at others */
+    c.owed--;     /* there is no room at the first stage, where there is at others */
     __syncwarp(); /* the queue was read */
     if (D::pre) {
         copies_wait<0>();
