@@ -391,7 +391,8 @@ static void bad_jobs_are_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_are_the_formula), cmocka_unit_test(long_sequences),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_are_the_formula),
+                                       cmocka_unit_test(long_sequences),
                                        cmocka_unit_test(many_short_sequences),
                                        cmocka_unit_test(company_does_not_show),
                                        cmocka_unit_test(queries_that_are_not_finite_spoil_their_rows_alone),

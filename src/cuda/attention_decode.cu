@@ -11,7 +11,7 @@
 template <class D> PAGE_FN void bring_turns(const decode_args &a, uint8_t *to)
 {
     const int n = min(D::turn_pages, a.space.units->n_pages) * D::tiles * 32; /* units: long ones first */
-    const int first = (int)blockIdx.x * 16 % max(n, 1);                      /* not all blocks the same at once */
+    const int first = (int)blockIdx.x * 16 % max(n, 1);                       /* not all blocks the same at once */
     for (int i = (int)threadIdx.x, at; i < n; i += (int)blockDim.x) {
         at = i + first < n ? i + first : i + first - n;
         copy_16(shared_address(to) + at * 16, a.space.turns + at);
@@ -59,8 +59,8 @@ template <class D> static __global__ void __launch_bounds__(D::warps * 32, D::bl
     queue &q = *reinterpret_cast<queue *>(mine);
     if (threadIdx.x % 32 == 0)
         init_barriers(q.full, D::stages);
-    giver g = start_giver<D>(a, q);
-    if ((int)blockIdx.x >= q.n_items) {
+    giver g = start_giver(a, q);
+    if ((int)blockIdx.x >= q.n_units * a.kv_heads) {
         wait_for_last(); /* as nothing that comes later may begin before that has ended */
         return;
     }
@@ -75,7 +75,8 @@ template <class D> static __global__ void __launch_bounds__(D::warps * 32, D::bl
     let_next_come();
     bool asked = ask_queries<D>(a, q.units[0], true, mine + D::asked_at);
     fetch_stages<D>(a, q, c, AHEAD, pages, D::stages);
-    c.owed--; /* there is no room at the first stage, where there is at others */
+    c.owed--;     /* there is no room at the first stage, where there is at others */
+    __syncwarp(); /* the queue was read */
     if (D::pre) {
         copies_wait<0>();
         __syncthreads();
@@ -84,17 +85,15 @@ template <class D> static __global__ void __launch_bounds__(D::warps * 32, D::bl
     for (unsigned k = 0; q.units[k % QUEUE].n_pages; k++) {
         rows<D> r;
         place_in_step p = start_item(a, q.units[k % QUEUE], asked ? mine + D::asked_at : NULL, t, r);
-        give_next<D>(a, g, q, k);
+        give_next(a, g, q, k);
         r.cz[0] *= r.c[0], r.cz[1] *= r.c[1]; /* only now: sums of queries take their time */
         const unit &next = q.units[(k + 1) % QUEUE];
         asked = ask_queries<D>(a, next, !D::pre || r.shift < 3, mine + D::asked_at);
         c.next_ids = page_ids(a, next, 0);
         attend_item(a, q, c, k + AHEAD, p, r, pages, turns, t);
-        read_given<D>(a, g, q, k);
         finish_item(a, p, r);
     }
     copies_wait<0>();
-    leave<D>(a, q);
 }
 
 /* How a device takes a kernel: warps of a block, blocks of a multiprocessor. */
@@ -131,6 +130,7 @@ template <class D> static enum atom_status launch(decode_args &a, cudaStream_t s
     a.finish = a.finish && a.most_items <= n_blocks * is.warps;
     const size_t n_bytes = (size_t)(D::turn_bytes + is.warps * D::warp_bytes);
     int n_used = a.most_items * a.rep < n_blocks ? a.most_items * a.rep : n_blocks; /* rep: tiles, of 8 new tokens */
+    a.unit_step = n_used * is.warps / a.kv_heads, a.head_step = n_used * is.warps % a.kv_heads;
     launch_early(decode<D>, {dim3((unsigned)n_used), is.warps * 32, n_bytes}, s, (const decode_args)a);
     return atom_cuda_launched("decode attention", err);
 }
@@ -192,6 +192,8 @@ extern "C" enum atom_status atom_cuda_decode_run(const struct atom_cuda_attend *
                      (kv->rotate & ATOM_ROTATE_V) != 0,
                      !(kv->rotate & ATOM_ROTATE_V) && kv->heads == kv->kv_heads && n_splits <= FEW_SPLITS,
                      job->step->max_seqs * n_splits * kv->kv_heads,
+                     0,
+                     0,
                      kv->wide == kv->head_dim && (uintptr_t)kv->turns % 16 == 0,
                      kv->wide == kv->head_dim && job->type == ATOM_CUDA_F16 && job->q_stride % 8 == 0 &&
                          (uintptr_t)job->q % 16 == 0};

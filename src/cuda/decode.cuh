@@ -12,7 +12,7 @@
 #include "cuda/kv_pages.cuh"
 
 enum {
-    SPLIT_PAGES = 13, /* a split has about so many, where there are */
+    SPLIT_PAGES = 11, /* a split has about so many, where there are */
     MAX_SPLITS = 128, /* and a sequence at most so many, times its new tokens */
     TILE_ROWS = 8,    /* query rows of a unit */
     FEW_SPLITS = 8,   /* are added up by one warp */
@@ -30,7 +30,6 @@ enum { UNIT_WORDS = sizeof(struct unit) / sizeof(int) };
 
 struct decode_space {
     int *n_units;
-    int *taken;     /* items given out beyond those that are warps' by number, warps done; both 0 between launches */
     unit *units;    /* without KV head, long ones first */
     int *arrived;   /* [max_seqs, heads]: splits of a unit, which is one of a sequence's heads; 0 between launches */
     uint4 *turns;   /* [TURN_PAGES, tiles of 16 channels, lane]: cos and sin as lanes want them (decode_plan.cu) */

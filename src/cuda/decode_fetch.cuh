@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Decode attention: which items a warp takes, and pages brought into its ring, across the ends of items.
  *
- * Long items come first, and neighbours go to different multiprocessors. The first of every warp are its by number;
- * later ones too where computing takes the time, the same on all multiprocessors: a counter would give the last round of
- * them to a few. Where memory does, which is not as near to all, a counter gives them out. Which warp has which does not
- * show in the result. */
+ * Items are dealt to warps by number, long ones first, neighbours to different multiprocessors. (A counter that gives
+ * them out as warps get on has to be asked an item or two early, and gives the last round of them to a few
+ * multiprocessors: 5 % slower.) Which warp has which does not show in the result. */
 #ifndef ATOM_CUDA_DECODE_FETCH_CUH
 #define ATOM_CUDA_DECODE_FETCH_CUH
 
@@ -22,13 +21,14 @@ struct decode_args {
     int heads, kv_heads, head_dim;
     int rep; /* heads of a KV head */
     enum atom_cuda_float type;
-    float scale;      /* of scores, for powers of two */
-    bool whole;       /* four numbers of a query can be read at once, and every channel is one */
-    bool keep;        /* results are for the merge, where there is one split too */
-    bool finish;      /* whoever finishes the last split of a unit adds them up; asked for, if items are few */
-    int most_items;   /* where every sequence has one new token */
-    bool whole_turns; /* two pairs' cos and sin can be read at once, and every pair is one */
-    bool ask;         /* queries are halves that can be copied 16 bytes at once */
+    float scale;              /* of scores, for powers of two */
+    bool whole;               /* four numbers of a query can be read at once, and every channel is one */
+    bool keep;                /* results are for the merge, where there is one split too */
+    bool finish;              /* whoever finishes the last split of a unit adds them up; asked for, if items are few */
+    int most_items;           /* where every sequence has one new token */
+    int unit_step, head_step; /* from an item of a warp to its next */
+    bool whole_turns;         /* two pairs' cos and sin can be read at once, and every pair is one */
+    bool ask;                 /* queries are halves that can be copied 16 bytes at once */
 };
 
 enum {
@@ -41,25 +41,38 @@ struct __align__(128) queue
 {
     unit units[QUEUE];
     uint64_t full[MAX_STAGES]; /* barriers: a stage is there */
-    int n_items;
+    int n_units;
 };
 static_assert(sizeof(struct queue) == QUEUE_BYTES, "what decode_dims leaves for it");
 
-PAGE_FN int warps_of_grid() { return (int)(blockDim.x / 32 * gridDim.x); }
+/* Of this warp's items, which follow each other at a constant distance: the last that was read, and a word of its unit
+ * a lane. A unit is read at the item two before and put in the queue at the one before, so that nothing is waited for;
+ * not even the last word, an item's KV head, is put in a register that waits. */
+struct giver {
+    int unit, head, word;
+};
 
 /* Units past the last hold anything, and are there. */
-PAGE_FN int read_word(const decode_args &a, int item, bool there)
+PAGE_FN int read_word(const decode_args &a, int unit, int n_units)
 {
-    int lane = threadIdx.x % 32, at = item / a.kv_heads, word = 0;
-    if (there && at < a.space.max_units && lane < UNIT_WORDS - 1)
-        word = reinterpret_cast<const int *>(a.space.units + at)[lane];
+    int lane = threadIdx.x % 32, word = 0;
+    if (unit < n_units && lane < UNIT_WORDS - 1)
+        word = reinterpret_cast<const int *>(a.space.units + unit)[lane];
     return word;
 }
 
-PAGE_FN void put_head(const decode_args &a, queue &q, unsigned k, int item)
+PAGE_FN void step_giver(const decode_args &a, giver &g)
+{
+    g.unit += a.unit_step, g.head += a.head_step;
+    if (g.head >= a.kv_heads)
+        g.head -= a.kv_heads, g.unit++;
+}
+
+/* The last word of an item is known first. */
+PAGE_FN void put_head(queue &q, unsigned k, int head)
 {
     if (threadIdx.x % 32 == UNIT_WORDS - 1)
-        q.units[k % QUEUE].kv_head = item % a.kv_heads;
+        q.units[k % QUEUE].kv_head = head;
 }
 
 PAGE_FN void put_word(queue &q, unsigned k, int word)
@@ -68,72 +81,32 @@ PAGE_FN void put_word(queue &q, unsigned k, int word)
         reinterpret_cast<int *>(q.units + k % QUEUE)[threadIdx.x % 32] = word;
 }
 
-/* Which items are a warp's after the first AHEAD, and what of them is under way: the number of one is found (or asked
- * for), then its unit is read, a word a lane, then it is put in the queue, so that nothing is waited for; not even the
- * last word, an item's KV head, is put in a register that waits. */
-struct giver {
-    int item; /* the last that was found; given: first lane's, counted from the first that the counter gives */
-    int word; /* of the unit that was read last */
-};
-
-/* Written so that nothing waits for it here: the compiler would add lanes' atomics up first. */
-PAGE_FN int ask_number(const decode_args &a)
+/* The first units are read before it is known how many there are. */
+PAGE_FN giver start_giver(const decode_args &a, queue &q)
 {
-    int number;
-    asm volatile("atom.global.add.u32 %0, [%1], 1;" : "=r"(number) : "l"(a.space.taken) : "memory");
-    return number;
-}
-
-template <class D> PAGE_FN giver start_giver(const decode_args &a, queue &q)
-{
-    giver g;
-    int warp = (int)(threadIdx.x / 32 * gridDim.x + blockIdx.x), next = warp + warps_of_grid();
-    int n_items = *a.space.n_units * a.kv_heads, first = read_word(a, warp, true);
-    g.word = read_word(a, next, true); /* before it is known how many there are */
-    put_head(a, q, 0, warp);
-    put_head(a, q, 1, next);
-    g.word = next < n_items ? g.word : 0;
-    put_word(q, 0, warp < n_items ? first : 0);
+    int warp = (int)(threadIdx.x / 32 * gridDim.x + blockIdx.x), n_units = *a.space.n_units;
+    giver g = {warp / a.kv_heads, warp % a.kv_heads, 0};
+    int unit = g.unit, first = read_word(a, unit, a.space.max_units);
+    put_head(q, 0, g.head);
+    step_giver(a, g);
+    g.word = read_word(a, g.unit, a.space.max_units);
+    put_head(q, 1, g.head);
+    g.word = g.unit < n_units ? g.word : 0;
+    put_word(q, 0, unit < n_units ? first : 0);
     put_word(q, 1, g.word);
-    g.item = D::dealt ? next : 0;
-    q.n_items = n_items;
+    q.n_units = n_units;
     __syncwarp();
     return g;
 }
 
-template <class D> PAGE_FN void read_item(const decode_args &a, giver &g, queue &q, unsigned k, int item)
-{
-    g.word = read_word(a, item, item < q.n_items);
-    put_head(a, q, k, item);
-}
-
-/* At item k: item k+1 into the queue, and the next one is found. */
-template <class D> PAGE_FN void give_next(const decode_args &a, giver &g, queue &q, unsigned k)
+/* At item k: item k+1 into the queue, the next one is read. */
+PAGE_FN void give_next(const decode_args &a, giver &g, queue &q, unsigned k)
 {
     put_word(q, k + 1, g.word);
-    if (D::dealt)
-        read_item<D>(a, g, q, k + 2, g.item += warps_of_grid());
-    else if (threadIdx.x % 32 == 0 && g.item + AHEAD * warps_of_grid() < q.n_items)
-        g.item = ask_number(a);
+    step_giver(a, g);
+    g.word = read_word(a, g.unit, q.n_units);
+    put_head(q, k + 2, g.head);
     __syncwarp();
-}
-
-/* Towards the end of item k. */
-template <class D> PAGE_FN void read_given(const decode_args &a, giver &g, queue &q, unsigned k)
-{
-    if (!D::dealt)
-        read_item<D>(a, g, q, k + 2, __shfl_sync(0xFFFFFFFFu, g.item, 0) + AHEAD * warps_of_grid());
-}
-
-/* After the last item: the counter is 0 again when all are done, if it gave any. What a warp asked for has come when it
- * is done. */
-template <class D> PAGE_FN void leave(const decode_args &a, const queue &q)
-{
-    int n = warps_of_grid();
-    if (D::dealt || threadIdx.x % 32 || q.n_items <= AHEAD * n)
-        return;
-    if (atomicAdd(a.space.taken + 1, 1) == n - 1)
-        a.space.taken[0] = a.space.taken[1] = 0;
 }
 
 /* What a warp loads, and where it is in its ring. */

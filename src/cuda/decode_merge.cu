@@ -123,8 +123,17 @@ enum atom_status atom_cuda_decode_merge(const struct atom_cuda_attend *job, cons
     bool undo = (kv->rotate & ATOM_ROTATE_V) != 0;
     if (splits_of(job->step->max_pages, 1) == 1 && !undo)
         return ATOM_OK;
-    const merge_args a = {*job->step, space,     job->out, job->out_stride,          kv->heads, kv->head_dim,
-                          kv->wide,   job->type, undo, splits_of(job->step->max_pages, 1) > FEW_SPLITS ? 1 : MERGE_WARPS, hadamard_of(kv->head_dim)};
+    const merge_args a = {*job->step,
+                          space,
+                          job->out,
+                          job->out_stride,
+                          kv->heads,
+                          kv->head_dim,
+                          kv->wide,
+                          job->type,
+                          undo,
+                          splits_of(job->step->max_pages, 1) > FEW_SPLITS ? 1 : MERGE_WARPS,
+                          hadamard_of(kv->head_dim)};
     cudaLaunchAttribute early = {};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;

@@ -18,7 +18,6 @@ enum { MAX_STAGES = 3, QUEUE_BYTES = 256 };
 template <int WIDE, int BITS, bool PRE> struct decode_dims {
     static constexpr int wide = WIDE, bits = BITS, pairs = WIDE / 8, tiles = WIDE / 16;
     static constexpr bool pre = PRE, integers = BITS != 16;
-    static constexpr bool dealt = PRE && BITS == 4; /* items, by number alone (decode_fetch.cuh) */
     static constexpr int key_n = key_words(WIDE, BITS), value_n = value_words(WIDE, BITS);
     static constexpr int half = half_bytes(WIDE, BITS), data = data_bytes(WIDE, BITS), page = 2 * half;
     /* a warp's ring: stages of a page, or of two that are computed together (more stages wait for each other in memory:
@@ -30,7 +29,8 @@ template <int WIDE, int BITS, bool PRE> struct decode_dims {
     static constexpr int turn_bytes = PRE ? turn_pages * tiles * 512 : 0;
     static constexpr int chains = PRE || BITS != 4 ? 2 : 4; /* of products with queries, so that none waits long */
     /* in shared memory, of a warp: its next items, queries (before they are turned, those of an item; of few rows, in
-     * the second half the next item's), angles to turn them by, pages, which copies and reads want at multiples of 128 */
+     * the second half the next item's), angles to turn them by, pages, which copies and reads want at multiples of 128
+     */
     static constexpr int asked_at = QUEUE_BYTES + (PRE ? WIDE * 8 : 0), angles_at = asked_at + WIDE * 8;
     static constexpr int ring_at = angles_at + (PRE ? WIDE * 4 : 0);
     static constexpr int warp_bytes = ring_at + stages * stage;

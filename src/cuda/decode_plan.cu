@@ -19,7 +19,7 @@ decode_space atom_cuda_decode_space(const struct atom_cuda_kv *kv, int max_seqs,
     size_t rows = (size_t)max_seqs * (size_t)d.slots * (size_t)kv->heads;
     size_t units = (size_t)max_seqs * (size_t)d.slots * (2 + tiles);
     d.max_units = (int)units;
-    d.n_units = (int *)at, d.taken = (int *)at + 1, at += 256;
+    d.n_units = (int *)at, at += 256;
     d.units = (unit *)at, at += up(units * sizeof(unit));
     d.arrived = (int *)at, at += up((size_t)max_seqs * (size_t)kv->heads * sizeof(int));
     d.turns = (uint4 *)at, at += (size_t)(TURN_PAGES * kv->wide / 16) * 512;
@@ -131,8 +131,6 @@ static __global__ void plan(const struct atom_cuda_step step, const decode_space
     if (blockIdx.x > 0)
         return;
     count_units(step, rep, at, d.n_units);
-    if (threadIdx.x == 0)
-        d.taken[0] = d.taken[1] = 0;
     for (int i = threadIdx.x; i < step.max_seqs; i += blockDim.x) {
         cut c = cut_sequence(step, i, rep);
         for (int s = 0; s < c.n_splits; s++) {

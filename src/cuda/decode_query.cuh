@@ -196,9 +196,8 @@ template <class D> PAGE_FN bool ask_queries(const decode_args &a, const unit &u,
     const int pieces = D::wide / 8, n = u.n_pages ? rows_of(a, u) : 0;
     bool can = a.ask && n <= ASKED_ROWS && room;
     for (int i = threadIdx.x % 32, which; i < n * pieces && can; i += 32)
-        copy_16(shared_address(asked) + i * 16, (const uint16_t *)a.q +
-                                                    query_at(a, u, u.tile * TILE_ROWS + i / pieces, which) +
-                                                    i % pieces * 8);
+        copy_16(shared_address(asked) + i * 16,
+                (const uint16_t *)a.q + query_at(a, u, u.tile * TILE_ROWS + i / pieces, which) + i % pieces * 8);
     copies_commit();
     return can;
 }

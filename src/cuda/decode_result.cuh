@@ -29,12 +29,15 @@ template <class D> PAGE_FN void fold_columns(rows<D> &r, int n, int by)
 template <class D> PAGE_FN void fold_rows(rows<D> &r, int n)
 {
 #pragma unroll
-    for (int j = 0; j < 2; j++)
+    for (int j = 0; j < 2; j++) {
+        if (j && n == 1)
+            break;
 #pragma unroll
         for (int by = 4; by < 32; by *= 2) {
             r.sum[j] = with_lane(r.sum[j], by);
-            r.zeros[j] = with_lane(r.zeros[j], by);
+            r.zeros[j] = D::integers ? with_lane(r.zeros[j], by) : 0.0f;
         }
+    }
     if (D::two && r.shift < 3)
         fold_columns(r, n, 1 << (r.shift - 1));
 }

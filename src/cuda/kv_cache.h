@@ -124,8 +124,10 @@ size_t atom_cuda_decode_workspace(const struct atom_cuda_kv *kv, int max_seqs, i
  * runs find it, and angles; the job's step and turns must be the same. How a sequence is cut depends on its own length
  * alone. */
 enum atom_status atom_cuda_decode_plan(const struct atom_cuda_attend *job, atom_cuda_stream s, struct atom_error *err);
-/* Fastest where head_dim is 64, 96, 128 or 256, queries are F16 and rows begin at 16-byte addresses. With PRE, keys of
- * 16 bits are turned in half precision: those beyond 46,000 overflow. */
+/* Reads the plan, the step and turns before the kernel in front of it on the stream has ended, so that one must not
+ * start early itself (early.cuh); the store and attention do not mind. Fastest where head_dim is 64, 96, 128 or 256,
+ * queries are F16 and rows begin at 16-byte addresses. With PRE, keys of 16 bits are turned in half precision: those
+ * beyond 46,000 overflow. */
 enum atom_status atom_cuda_decode_run(const struct atom_cuda_attend *job, atom_cuda_stream s, struct atom_error *err);
 
 #ifdef __cplusplus
