@@ -350,15 +350,16 @@ static void check_random_sizes(void)
 }
 
 /* As a model has them, then with more tiles than a device takes at once: rings that turn several times, blocks that go
- * on to other tiles, with their runs split and whole; on a H100 the last two split some tiles of many, and all. */
+ * on to other tiles, with their runs split and whole; on a H100 the last three split some tiles of many, all of many,
+ * and all of few, with more of them than clusters at once. */
 static void check_large(void)
 {
     seed = 32;
     static const struct {
         int k, outliers, n, n_tok;
-    } sizes[] = {{2048, 128, 3000, 1},    {2048, 128, 3000, 16},  {2048, 128, 3000, 64}, {2048, 128, 3000, 256},
-                 {2048, 128, 3000, 1000}, {300, 40, 36000, 20},   {128, 0, 36000, 3},    {290, 200, 9000, 600},
-                 {140, 12, 36000, 70},    {3000, 128, 20000, 70}, {5000, 128, 1500, 200}};
+    } sizes[] = {{2048, 128, 3000, 1},    {2048, 128, 3000, 16},  {2048, 128, 3000, 64},  {2048, 128, 3000, 256},
+                 {2048, 128, 3000, 1000}, {300, 40, 36000, 20},   {128, 0, 36000, 3},     {290, 200, 9000, 600},
+                 {140, 12, 36000, 70},    {3000, 128, 20000, 70}, {5000, 128, 1500, 200}, {7600, 128, 10240, 33}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         struct problem p;
         make_problem(&p, sizes[i].k, sizes[i].outliers, sizes[i].n, sizes[i].n_tok);
