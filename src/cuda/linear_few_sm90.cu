@@ -197,11 +197,23 @@ static __device__ __forceinline__ void load_bytes(uint32_t first, uint32_t secon
     }
 }
 
+/* Zero, once a thread's token scales have come, and with them all that it read of a stage before: what it adds to the
+ * barrier's address when it releases the stage. The arrival itself does not wait for loads, and the compiler does not
+ * keep their order: a stage was filled again before the last of them, once in some million runs. */
+template <int BN> static __device__ __forceinline__ uint32_t all_read(const struct args &a, const float2 (&tok)[BN / 8])
+{
+    uint32_t bits = 0;
+#pragma unroll
+    for (int j = 0; j < BN / 8; j++)
+        bits |= __float_as_uint(tok[j].y);
+    return bits & a.zero;
+}
+
 /* One run: both kinds of weights go through the same instructions as far as they can, as those of the rare kind come
  * from far. */
 template <int BN>
-static __device__ __forceinline__ void sum_run(struct place<BN> &p, const struct mine &m, bool nibbles,
-                                               float (&y)[BN / 2])
+static __device__ __forceinline__ void sum_run(const struct args &a, struct place<BN> &p, const struct mine &m,
+                                               bool nibbles, float (&y)[BN / 2])
 {
     uint32_t weights[4][4], first = p.rows, tokens = p.tokens / 16;
     int sums[BN / 2];
@@ -230,9 +242,10 @@ static __device__ __forceinline__ void sum_run(struct place<BN> &p, const struct
     if (BN == 64)
         load_tok_scales<BN>(first, m, tok);
     promote<BN>(sums, tok, s0, s1, y);
-    release<BN>(p.rows);
+    uint32_t read = all_read<BN>(a, tok);
+    release<BN>(p.rows + read);
     if (!nibbles)
-        release<BN>(first);
+        release<BN>(first + read);
     step_on(p);
 }
 
@@ -251,7 +264,7 @@ static __device__ void multiply(const struct args &a, struct place<BN> p, struct
         for (int e = 0; e < BN / 2; e++)
             y[e] = 0.0f;
         for (int i = 0; i < s.nibbles + s.bytes; i++)
-            sum_run(p, m, i < s.nibbles, y);
+            sum_run(a, p, m, i < s.nibbles, y);
         if (a.splits == 1) {
             struct item it = {};
             put_tile<BN, T, SILU>(a, it, tile * TILE_ROWS + threadIdx.x / 32 * 16, y);

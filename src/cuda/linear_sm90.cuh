@@ -34,6 +34,7 @@ struct args {
     const void *add;
     const float *bias;
     size_t y_stride;
+    uint32_t zero; /* always; the compiler does not know */
 };
 
 /* A tile of rows by tokens, and the runs to sum there; which split of the tile's they are, where it leaves its sums
