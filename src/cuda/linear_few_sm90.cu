@@ -328,7 +328,7 @@ static enum atom_status launch(const struct atom_cuda_linear *j, atom_cuda_strea
         return st;
     struct args a = atom_cuda_sm90_args(j);
     a.row_tiles = (j->w->n + TILE_ROWS - 1) / TILE_ROWS;
-    a.tok_tiles = 1;
+    a.tok_tiles = 1; /* more are not for this kernel */
     a.splits = atom_cuda_sm90_few_splits(j->w);
     int slots = atom_cuda_opened()->n_sm * S::BLOCKS / a.splits;
     const struct early_grid grid = {dim3((unsigned)((a.row_tiles < slots ? a.row_tiles : slots) * a.splits)), THREADS,
