@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Results of the many-token linear of Hopper on their way to memory, and halves of a tile's sums that meet first. */
+/* Results of the many-token linear of Hopper on their way to memory, and a tile's sums that meet before: halves in
+ * shared memory, splits in the workspace. */
 #ifndef ATOM_CUDA_LINEAR_MANY_OUT_SM90_CUH
 #define ATOM_CUDA_LINEAR_MANY_OUT_SM90_CUH
 
@@ -198,5 +199,43 @@ static __device__ __forceinline__ void write_out(const struct args &a, const str
 
 /* DIRECT: results go to memory one by one, for types of four bytes and rows whose length the tensor copy cannot have.
  */
+
+/* ---- splits ------------------------------------------------------------------------------------------------------ */
+
+/* Leaves a split's sums of a tile in the workspace. */
+template <int BN> static __device__ __forceinline__ void leave_sums(const struct args &a, int slot, float (&y)[BN / 2])
+{
+    float *to = a.partials + (size_t)slot * (BN / 2) * 256 + threadIdx.x - 128;
+#pragma unroll
+    for (int e = 0; e < BN / 2; e++)
+        __stcg(to + e * 256, y[e]);
+}
+
+/* After leave_sums, perhaps a while. True for the last split to come, which then has all of them added up in order. */
+template <int BN>
+static __device__ __forceinline__ bool add_splits(const struct args &a, const struct item &it, float (&y)[BN / 2])
+{
+    __shared__ int last;
+    int t = threadIdx.x - 128;
+    asm volatile("bar.sync 3, 256;" ::: "memory");
+    if (t == 0)
+        last = add_acq_rel(&a.arrived[it.word], 1) == it.n_splits - 1;
+    asm volatile("bar.sync 3, 256;" ::: "memory");
+    if (!last)
+        return false;
+    const float *from = a.partials + (size_t)(it.slot - it.split) * (BN / 2) * 256 + t;
+#pragma unroll
+    for (int e = 0; e < BN / 2; e++)
+        y[e] = __ldcg(from + e * 256);
+    for (int i = 1; i < it.n_splits; i++) {
+        from += (BN / 2) * 256;
+#pragma unroll
+        for (int e = 0; e < BN / 2; e++)
+            y[e] += __ldcg(from + e * 256);
+    }
+    if (t == 0)
+        a.arrived[it.word] = 0; /* as the next job wants it */
+    return true;
+}
 
 #endif

@@ -63,22 +63,6 @@ static __device__ __forceinline__ void unpack(uint4 w, uint32_t (&first)[4], uin
     }
 }
 
-/* A of four steps from a stage's nibbles or bytes; unit: this thread's first 16 bytes. */
-static __device__ __forceinline__ void load_weights(const uint8_t *unit, bool nibbles, uint32_t (&a)[4][4])
-{
-    if (nibbles) {
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-            unpack(*reinterpret_cast<const uint4 *>(unit + h * 2048), a[2 * h], a[2 * h + 1]);
-        return;
-    }
-#pragma unroll
-    for (int step = 0; step < 4; step++) {
-        uint4 w = *reinterpret_cast<const uint4 *>(unit + step * 2048);
-        a[step][0] = w.x, a[step][1] = w.y, a[step][2] = w.z, a[step][3] = w.w;
-    }
-}
-
 /* ---- results ----------------------------------------------------------------------------------------------------- */
 
 /* One element, with all that may come with it. */
@@ -156,42 +140,6 @@ static __device__ __forceinline__ void put_tile(const struct args &a, const stru
             ;
     else
         put_plain<BN, T>(a, it, row0, y);
-}
-
-/* Leaves a split's sums of a tile in the workspace. */
-template <int BN> static __device__ __forceinline__ void leave_sums(const struct args &a, int slot, float (&y)[BN / 2])
-{
-    float *to = a.partials + (size_t)slot * (BN / 2) * 256 + threadIdx.x - 128;
-#pragma unroll
-    for (int e = 0; e < BN / 2; e++)
-        __stcg(to + e * 256, y[e]);
-}
-
-/* After leave_sums, perhaps a while. True for the last split to come, which then has all of them added up in order. */
-template <int BN>
-static __device__ __forceinline__ bool add_splits(const struct args &a, const struct item &it, float (&y)[BN / 2])
-{
-    __shared__ int last;
-    int t = threadIdx.x - 128;
-    asm volatile("bar.sync 3, 256;" ::: "memory");
-    if (t == 0)
-        last = add_acq_rel(&a.arrived[it.word], 1) == it.n_splits - 1;
-    asm volatile("bar.sync 3, 256;" ::: "memory");
-    if (!last)
-        return false;
-    const float *from = a.partials + (size_t)(it.slot - it.split) * (BN / 2) * 256 + t;
-#pragma unroll
-    for (int e = 0; e < BN / 2; e++)
-        y[e] = __ldcg(from + e * 256);
-    for (int i = 1; i < it.n_splits; i++) {
-        from += (BN / 2) * 256;
-#pragma unroll
-        for (int e = 0; e < BN / 2; e++)
-            y[e] += __ldcg(from + e * 256);
-    }
-    if (t == 0)
-        a.arrived[it.word] = 0; /* as the next job wants it */
-    return true;
 }
 
 /* Among how many blocks a tile's runs are split when tokens are few. */

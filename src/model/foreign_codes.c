@@ -6,8 +6,27 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { NAME_BYTES = 160 };
+
+const struct atom_tensor *atom_codes_find(const struct atom_codes *c, const struct atom_tensors *t, const char *part)
+{
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "%s.%s", c->name, part);
+    return atom_tensors_find(t, name);
+}
+
+enum atom_status atom_codes_need(const struct atom_codes *c, const struct atom_tensors *t, const char *part,
+                                 unsigned dtypes, int64_t d0, int64_t d1, const struct atom_tensor **out,
+                                 struct atom_error *err)
+{
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "%s.%s", c->name, part);
+    return atom_tensors_need(t, name, dtypes, d0, d1, out, err);
+}
 
 float atom_codes_scale(const struct atom_codes *c, int row, int g)
 {

@@ -25,6 +25,12 @@ struct atom_codes {
 
 enum { ATOM_CODE_ROWS = 32 }; /* that are read at once: words of so many rows share two cache lines */
 
+/* Tensor NAME.part of t: NULL where there is none; or as atom_tensors_need. */
+const struct atom_tensor *atom_codes_find(const struct atom_codes *c, const struct atom_tensors *t, const char *part);
+enum atom_status atom_codes_need(const struct atom_codes *c, const struct atom_tensors *t, const char *part,
+                                 unsigned dtypes, int64_t d0, int64_t d1, const struct atom_tensor **out,
+                                 struct atom_error *err);
+
 /* scale[r, g] and zero[r, g] of the group. */
 float atom_codes_scale(const struct atom_codes *c, int row, int g);
 int atom_codes_zero(const struct atom_codes *c, int row, int g);

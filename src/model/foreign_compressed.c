@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_GROUP = 1 << 20, NAME_BYTES = 160, TEXT_BYTES = 200 };
+enum { MAX_GROUP = 1 << 20, TEXT_BYTES = 200 };
 
 /* ---- quantization_config ----------------------------------------------------------------------------------------- */
 
@@ -233,26 +233,10 @@ static bool has_part(const struct atom_foreign *f, const char *part)
     return false;
 }
 
-static const struct atom_tensor *find(const struct atom_tensors *t, const struct atom_codes *c, const char *part)
-{
-    char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s.%s", c->name, part);
-    return atom_tensors_find(t, name);
-}
-
-static enum atom_status need(const struct atom_tensors *t, const struct atom_codes *c, const char *part,
-                             unsigned dtypes, int64_t d0, int64_t d1, const struct atom_tensor **out,
-                             struct atom_error *err)
-{
-    char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s.%s", c->name, part);
-    return atom_tensors_need(t, name, dtypes, d0, d1, out, err);
-}
-
 /* weight_shape holds [n, k], in 64 bits. */
 static enum atom_status check_shape(const struct atom_tensors *t, const struct atom_codes *c, struct atom_error *err)
 {
-    const struct atom_tensor *shape = find(t, c, "weight_shape");
+    const struct atom_tensor *shape = atom_codes_find(c, t, "weight_shape");
     int64_t has[2];
     if (!shape)
         return atom_fail(err, ATOM_ERR_FORMAT, "tensor '%s.weight_shape' is missing", c->name);
@@ -270,16 +254,16 @@ static enum atom_status open_scales(const struct atom_foreign *f, const struct a
                                     struct atom_error *err)
 {
     if (f->whole_scale)
-        return need(t, c, "weight_scale", ATOM_FLOATS, 1, -1, &c->scales, err);
+        return atom_codes_need(c, t, "weight_scale", ATOM_FLOATS, 1, -1, &c->scales, err);
     c->scale_row = (size_t)c->n_groups;
     c->scale_group = 1;
-    return need(t, c, "weight_scale", ATOM_FLOATS, c->n, c->n_groups, &c->scales, err);
+    return atom_codes_need(c, t, "weight_scale", ATOM_FLOATS, c->n, c->n_groups, &c->scales, err);
 }
 
 /* Symmetric checkpoints of older versions hold zero points all the same: of zeros. */
 static enum atom_status check_no_zeros(const struct atom_tensors *t, const struct atom_codes *c, struct atom_error *err)
 {
-    const struct atom_tensor *z = find(t, c, "weight_zero_point");
+    const struct atom_tensor *z = atom_codes_find(c, t, "weight_zero_point");
     for (size_t i = 0; z && i < z->n_bytes; i++)
         if (((const uint8_t *)z->data)[i])
             return atom_fail(err, ATOM_ERR_FORMAT,
@@ -298,8 +282,8 @@ static enum atom_status open_zeros(const struct atom_foreign *f, const struct at
     }
     if (f->whole_scale)
         return atom_fail(err, ATOM_ERR_UNSUPPORTED, "%s: one zero point for all of a linear is not supported", c->name);
-    enum atom_status st =
-        need(t, c, "weight_zero_point", 1u << ATOM_I32, atom_code_words(c->n, c->bits), c->n_groups, &zeros, err);
+    enum atom_status st = atom_codes_need(c, t, "weight_zero_point", 1u << ATOM_I32, atom_code_words(c->n, c->bits),
+                                          c->n_groups, &zeros, err);
     if (st)
         return st;
     c->zeros = zeros->data;
@@ -314,7 +298,7 @@ static enum atom_status open_order(const struct atom_foreign *f, const struct at
 {
     if (!f->ordered)
         return ATOM_OK;
-    enum atom_status st = need(t, c, "weight_g_idx", 1u << ATOM_I32, c->k, -1, &c->g_idx, err);
+    enum atom_status st = atom_codes_need(c, t, "weight_g_idx", 1u << ATOM_I32, c->k, -1, &c->g_idx, err);
     bool used = false;
     for (size_t i = 0; !st && i < c->g_idx->n_bytes; i++)
         used |= ((const uint8_t *)c->g_idx->data)[i] != 0xFF;
@@ -326,15 +310,15 @@ static enum atom_status open_order(const struct atom_foreign *f, const struct at
 static enum atom_status open_linear(const struct atom_foreign *f, const struct atom_tensors *t, struct atom_codes *c,
                                     struct atom_error *err)
 {
-    const struct atom_tensor *words, *plain = find(t, c, "weight");
-    if (plain && (f->bytes ? plain->dtype != ATOM_I8 : !find(t, c, "weight_packed")))
+    const struct atom_tensor *words, *plain = atom_codes_find(c, t, "weight");
+    if (plain && (f->bytes ? plain->dtype != ATOM_I8 : !atom_codes_find(c, t, "weight_packed")))
         return ATOM_OK;
     c->bits = f->bits;
     c->group = f->group ? f->group : c->k;
     c->n_groups = (c->k + c->group - 1) / c->group;
     int64_t wide = f->bytes ? c->k : atom_code_words(c->k, c->bits);
-    enum atom_status st = need(t, c, f->bytes ? "weight" : "weight_packed", 1u << (f->bytes ? ATOM_I8 : ATOM_I32), c->n,
-                               wide, &words, err);
+    enum atom_status st = atom_codes_need(c, t, f->bytes ? "weight" : "weight_packed",
+                                          1u << (f->bytes ? ATOM_I8 : ATOM_I32), c->n, wide, &words, err);
     st = st || f->bytes ? st : check_shape(t, c, err);
     st = st ? st : open_scales(f, t, c, err);
     st = st ? st : open_zeros(f, t, c, err);

@@ -5,10 +5,9 @@
 #include "model/foreign.h"
 #include "model/foreign_codes.h"
 
-#include <stdio.h>
 #include <string.h>
 
-enum { MAX_GROUP = 1 << 20, NAME_BYTES = 160 };
+enum { MAX_GROUP = 1 << 20 };
 
 /* ---- quantization_config ----------------------------------------------------------------------------------------- */
 
@@ -124,37 +123,22 @@ static bool has_part(const struct atom_foreign *f, const char *part)
     return false;
 }
 
-static enum atom_status need(const struct atom_tensors *t, const struct atom_codes *c, const char *part,
-                             unsigned dtypes, int64_t d0, int64_t d1, const struct atom_tensor **out,
-                             struct atom_error *err)
-{
-    char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s.%s", c->name, part);
-    return atom_tensors_need(t, name, dtypes, d0, d1, out, err);
-}
-
-static bool is_there(const struct atom_tensors *t, const struct atom_codes *c, const char *part)
-{
-    char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s.%s", c->name, part);
-    return atom_tensors_find(t, name) != NULL;
-}
-
 static enum atom_status open_linear(const struct atom_foreign *f, const struct atom_tensors *t, struct atom_codes *c,
                                     struct atom_error *err)
 {
     const struct atom_tensor *words, *zeros;
-    if (!is_there(t, c, "qweight") && is_there(t, c, "weight"))
+    if (!atom_codes_find(c, t, "qweight") && atom_codes_find(c, t, "weight"))
         return ATOM_OK;
     c->bits = f->bits;
     c->group = f->group ? f->group : c->k;
     c->n_groups = (c->k + c->group - 1) / c->group;
     int64_t wide = atom_code_words(c->n, c->bits);
-    enum atom_status st = need(t, c, "qweight", 1u << ATOM_I32, atom_code_words(c->k, c->bits), c->n, &words, err);
-    st = st ? st : need(t, c, "qzeros", 1u << ATOM_I32, c->n_groups, wide, &zeros, err);
-    st = st ? st : need(t, c, "scales", ATOM_FLOATS, c->n_groups, c->n, &c->scales, err);
-    if (!st && (f->ordered || is_there(t, c, "g_idx")))
-        st = need(t, c, "g_idx", 1u << ATOM_I32, c->k, -1, &c->g_idx, err);
+    enum atom_status st =
+        atom_codes_need(c, t, "qweight", 1u << ATOM_I32, atom_code_words(c->k, c->bits), c->n, &words, err);
+    st = st ? st : atom_codes_need(c, t, "qzeros", 1u << ATOM_I32, c->n_groups, wide, &zeros, err);
+    st = st ? st : atom_codes_need(c, t, "scales", ATOM_FLOATS, c->n_groups, c->n, &c->scales, err);
+    if (!st && (f->ordered || atom_codes_find(c, t, "g_idx")))
+        st = atom_codes_need(c, t, "g_idx", 1u << ATOM_I32, c->k, -1, &c->g_idx, err);
     if (st)
         return st;
     c->words = words->data;
